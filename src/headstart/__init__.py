@@ -1,0 +1,1 @@
+"""headstart gives a language model's soft prompts a head start."""

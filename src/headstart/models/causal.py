@@ -1,0 +1,229 @@
+"""Causal language models: one forward scores all candidates of a row, the row encoded once.
+
+The candidates' inner tokens stand behind the text as branches of a tree: each sees the text and its
+own candidate only, at the positions it would have alone. A one-token answer has no inner tokens, so
+the common case costs one pass over the text and scores at one position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.models.base import Encoded, Limits
+from headstart.models.encode import answer_tokens, source_tokens, text_before_answer
+from headstart.models.fingerprint import fingerprint_of
+from headstart.ops.attach import additive, attach, causal_visibility, positions
+from headstart.prompts.bank import PromptBank
+from headstart.prompts.files import Fingerprint
+from headstart.tasks.example import Rendered
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows as tensors: texts left-aligned, candidates' inner tokens behind, and where each is scored.
+
+    Attributes:
+        tokens_BT: Source tokens. mask_BT: which are real.
+        extra_BE: Inner tokens of the candidates. branch_BE, depth_BE: whose, and how deep.
+        answer_BCK: Tokens to score. slot_BCK: after which scored slot (0: the text's last token,
+            1 + e: extra slot e). answer_mask_BCK: which are real.
+    """
+
+    tokens_BT: Tensor
+    mask_BT: Tensor
+    extra_BE: Tensor
+    branch_BE: Tensor
+    depth_BE: Tensor
+    answer_BCK: Tensor
+    slot_BCK: Tensor
+    answer_mask_BCK: Tensor
+
+
+def pack(rows: Sequence[Encoded]) -> Packed:
+    """Lay out rows; see :class:`Packed`.
+
+    Example:
+        >>> packed = pack([Encoded("a", (5, 6), ((7,), (8, 9)))])
+        >>> packed.extra_BE.tolist(), packed.slot_BCK.tolist()
+        ([[8]], [[[0, 0], [0, 1]]])
+    """
+    B, T = len(rows), max(len(row.source) for row in rows)
+    C = max(len(row.candidates) for row in rows)
+    K = max(len(tokens) for row in rows for tokens in row.candidates)
+    E = max(sum(len(tokens) - 1 for tokens in row.candidates) for row in rows)
+    tokens_BT = torch.zeros(B, T, dtype=torch.long)
+    mask_BT = torch.zeros(B, T, dtype=torch.bool)
+    extra_BE, depth_BE = torch.zeros(2, B, E, dtype=torch.long)
+    branch_BE = torch.full((B, E), -1)
+    answer_BCK, slot_BCK = torch.zeros(2, B, C, K, dtype=torch.long)
+    answer_mask_BCK = torch.zeros(B, C, K, dtype=torch.bool)
+    for b, row in enumerate(rows):
+        tokens_BT[b, : len(row.source)] = torch.tensor(row.source)
+        mask_BT[b, : len(row.source)] = True
+        e = 0
+        for c, answer in enumerate(row.candidates):
+            k, inner = len(answer), len(answer) - 1
+            answer_BCK[b, c, :k] = torch.tensor(answer)
+            answer_mask_BCK[b, c, :k] = True
+            slot_BCK[b, c, 1:k] = torch.arange(e + 1, e + 1 + inner)
+            extra_BE[b, e : e + inner] = torch.tensor(answer[:-1], dtype=torch.long)
+            branch_BE[b, e : e + inner] = c
+            depth_BE[b, e : e + inner] = torch.arange(inner)
+            e += inner
+    return Packed(
+        tokens_BT, mask_BT, extra_BE, branch_BE, depth_BE, answer_BCK, slot_BCK, answer_mask_BCK
+    )
+
+
+class CausalModel:
+    """A decoder-only transformers model (Llama family, Qwen, Mistral, GPT-2) behind the protocol.
+
+    Args:
+        network: A transformers causal language model, frozen.
+        tokenizer: Its fast tokenizer.
+        name: The name it was loaded by.
+        choices: What was probed at load time.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> load_model("tiny-causal").hidden_size
+        16
+    """
+
+    kind = "causal"
+
+    def __init__(self, network: Any, tokenizer: Any, name: str, choices: dict[str, Any]) -> None:
+        """Hold a loaded network."""
+        self.network, self.tokenizer, self.name, self.choices = network, tokenizer, name, choices
+        self.hidden_size = int(network.config.hidden_size)
+        self.max_length: int | None = getattr(network.config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.embedding_VH.device
+
+    @property
+    def embedding_VH(self) -> Tensor:
+        """Its input embedding table."""
+        table: Tensor = self.network.get_input_embeddings().weight
+        return table
+
+    def embed(self, text: str) -> Tensor:
+        """Embed a text without special tokens: [T, H] in float32."""
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.embedding_VH[torch.tensor(tokens, device=self.device)].detach().float()
+
+    def fingerprint(self) -> Fingerprint:
+        """Hash the weights and the tokenizer."""
+        return fingerprint_of(self.network, self.tokenizer)
+
+    def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
+        """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
+
+        Raises:
+            DataError: A row is longer than the model.
+            TemplateError: Words follow the answer slot, or a label word has no tokens.
+        """
+        if not rendered:
+            return []
+        end = (self.tokenizer.eos_token_id,) if limits.eos else ()
+        texts = [text_before_answer(row) for row in rendered]
+        answers = [
+            tuple(answer_tokens(self.tokenizer, text, word) + end for word in row.candidates)
+            for text, row in zip(texts, rendered, strict=True)
+        ]
+        # the deepest branch sets the last position a row uses
+        inner = [max(len(answer) for answer in row) - 1 for row in answers]
+        sources = source_tokens(
+            self.tokenizer, self.name, self.max_length, rendered, texts, inner, limits
+        )
+        return [
+            Encoded(row.id, tokens, answer, row.target, truncated=cut)
+            for row, answer, (tokens, cut) in zip(rendered, answers, sources, strict=True)
+        ]
+
+    def score(
+        self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum token log-probabilities of every candidate of every row, each row under its own prompt.
+
+        Args:
+            rows: B encoded rows.
+            bank: The prompts; ``None``: no row has one.
+            prompt_of_row_B: Each row's index into the bank; -1: no prompt.
+
+        Returns:
+            Log-probabilities in nats [B, C] in float32, and the number of tokens summed [B, C]
+            (0 where a row has fewer candidates than its batch-mates).
+        """
+        packed = pack(rows)
+        hidden_BSH, slot_BQ = self._hidden(packed, bank, prompt_of_row_B)
+        scored_BQH = hidden_BSH.gather(1, slot_BQ[:, :, None].expand(-1, -1, hidden_BSH.shape[-1]))
+        logits_BQV = self.network.get_output_embeddings()(scored_BQH).float()
+        return answer_logprobs(logits_BQV, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK)
+
+    def _hidden(
+        self, packed: Packed, bank: PromptBank | None, prompt_of_row_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Run the network once; return its last hidden states [B, S+E, H] and the scored slots [B, Q]."""
+        embed, device = self.network.get_input_embeddings(), self.device
+        text_BTH = embed(packed.tokens_BT.to(device))
+        prompts_BPH, prompt_mask_BP = rows_of(bank, prompt_of_row_B, text_BTH)
+        joined_BSH, mask_BS = attach(prompts_BPH, prompt_mask_BP, text_BTH, packed.mask_BT.to(device))
+        position_BS = positions(mask_BS)
+        E, branch_BE, depth_BE = packed.extra_BE.shape[1], packed.branch_BE, packed.depth_BE
+        if E:
+            joined_BSH = torch.cat([joined_BSH, embed(packed.extra_BE.to(device))], dim=1)
+            extra_position_BE = mask_BS.sum(-1, keepdim=True) + depth_BE.to(device)
+            position_BS = torch.cat([position_BS, extra_position_BE], dim=1)
+        visible = causal_visibility(mask_BS, branch_BE.to(device), depth_BE.to(device))
+        hidden_BSH = self.network.base_model(
+            inputs_embeds=joined_BSH,
+            attention_mask=additive(visible[:, None], joined_BSH.dtype),
+            position_ids=position_BS,
+            use_cache=False,
+        ).last_hidden_state
+        P, S = prompts_BPH.shape[1], mask_BS.shape[1]
+        last_B1 = P + packed.mask_BT.sum(-1, keepdim=True) - 1
+        extra_slots = torch.arange(S, S + E).expand(len(last_B1), E)
+        return hidden_BSH, torch.cat([last_B1, extra_slots], dim=1).to(device)
+
+
+def rows_of(
+    bank: PromptBank | None, prompt_of_row_B: Tensor | None, text_BTH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gather each row's prompt, or prompts of length 0 where there is no bank.
+
+    Example:
+        >>> rows_of(None, None, torch.zeros(2, 3, 4))[0].shape
+        torch.Size([2, 0, 4])
+    """
+    if bank is None or prompt_of_row_B is None:
+        B, _, H = text_BTH.shape
+        return text_BTH.new_zeros(B, 0, H), torch.zeros(B, 0, dtype=torch.bool, device=text_BTH.device)
+    prompts_BPH, mask_BP = bank.rows(prompt_of_row_B)
+    return prompts_BPH.to(text_BTH.device), mask_BP.to(text_BTH.device)
+
+
+def answer_logprobs(
+    logits_BQV: Tensor, answer_BCK: Tensor, slot_BCK: Tensor, mask_BCK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum the log-probability of each candidate's tokens, token k read at scored slot ``slot_BCK``.
+
+    Example:
+        >>> zeros = torch.zeros(1, 1, 1, dtype=torch.long)
+        >>> answer_logprobs(torch.zeros(1, 1, 4), zeros, zeros, zeros == 0)[0].item()  # log 1/4
+        -1.3862943649291992
+    """
+    device = logits_BQV.device
+    answer_BCK, slot_BCK, mask_BCK = (x.to(device) for x in (answer_BCK, slot_BCK, mask_BCK))
+    row_B11 = torch.arange(len(answer_BCK), device=device)[:, None, None]
+    total_BQ = logits_BQV.logsumexp(-1)
+    logprob_BCK = logits_BQV[row_B11, slot_BCK, answer_BCK] - total_BQ[row_B11, slot_BCK]
+    return logprob_BCK.masked_fill(~mask_BCK, 0.0).sum(-1), mask_BCK.sum(-1)

@@ -1,0 +1,192 @@
+"""Encoder-decoder models (T5, T5 v1.1, LM-adapted, Flan-T5, mT5): the source is encoded once per row.
+
+The prompt stands before the source in the encoder, right-aligned so that relative distances are
+those of the row alone. One-token answers share one decoder row; longer ones get a row each, which
+reads the same encoder output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.errors import TemplateError
+from headstart.models.base import Encoded, Limits
+from headstart.models.causal import answer_logprobs, rows_of
+from headstart.models.encode import source_tokens
+from headstart.models.fingerprint import fingerprint_of
+from headstart.ops.attach import attach
+from headstart.prompts.bank import PromptBank
+from headstart.prompts.files import Fingerprint
+from headstart.tasks.example import ANSWER_SLOT, Rendered
+
+SENTINEL = "<extra_id_0>"
+
+
+class Seq2SeqModel:
+    """A T5-type transformers model behind the protocol.
+
+    A template with an answer slot becomes T5's own span filling: the slot is a sentinel in the
+    source, and the decoder starts with it. A template without one is answered from the start.
+
+    Args:
+        network: A transformers T5 or mT5 with a language-model head, frozen.
+        tokenizer: Its fast tokenizer.
+        name: The name it was loaded by.
+        choices: What was probed at load time.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> load_model("tiny-seq2seq").kind
+        'seq2seq'
+    """
+
+    kind = "seq2seq"
+    max_length: int | None = None
+
+    def __init__(self, network: Any, tokenizer: Any, name: str, choices: dict[str, Any]) -> None:
+        """Hold a loaded network."""
+        self.network, self.tokenizer, self.name, self.choices = network, tokenizer, name, choices
+        self.hidden_size = int(network.config.d_model)
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.embedding_VH.device
+
+    @property
+    def embedding_VH(self) -> Tensor:
+        """Its input embedding table."""
+        table: Tensor = self.network.get_input_embeddings().weight
+        return table
+
+    def embed(self, text: str) -> Tensor:
+        """Embed a text without special tokens: [T, H] in float32."""
+        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.embedding_VH[torch.tensor(tokens, device=self.device)].detach().float()
+
+    def fingerprint(self) -> Fingerprint:
+        """Hash the weights and the tokenizer."""
+        return fingerprint_of(self.network, self.tokenizer)
+
+    def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
+        """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
+
+        Relative positions have no end, so only ``limits.max_length`` bounds a row.
+
+        Raises:
+            TemplateError: A label word has no tokens.
+        """
+        if not rendered:
+            return []
+        sentinel = self.tokenizer.convert_tokens_to_ids(SENTINEL)
+        end = (self.tokenizer.eos_token_id,) if limits.eos else ()
+        texts = [row.source.replace(ANSWER_SLOT, SENTINEL) for row in rendered]
+        sources = source_tokens(
+            self.tokenizer, self.name, None, rendered, texts, [0] * len(rendered), limits
+        )
+        return [
+            Encoded(
+                row.id,
+                tokens,
+                tuple(self._answer(word) + end for word in row.candidates),
+                row.target,
+                lead=(sentinel,) if ANSWER_SLOT in row.source else (),
+                truncated=cut,
+            )
+            for row, (tokens, cut) in zip(rendered, sources, strict=True)
+        ]
+
+    def _answer(self, word: str) -> tuple[int, ...]:
+        tokens = tuple(self.tokenizer(word.strip(), add_special_tokens=False)["input_ids"])
+        if not tokens:
+            raise TemplateError(f"the label word {word!r} has no tokens; give it a word with letters")
+        return tokens
+
+    def score(
+        self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum token log-probabilities of every candidate; as ``CausalModel.score``."""
+        encoded_BSH, mask_BS = self._encode_sources(rows, bank, prompt_of_row_B)
+        B, C = len(rows), max(len(row.candidates) for row in rows)
+        if all(len(answer) == 1 for row in rows for answer in row.candidates):
+            lanes = [(b, tuple(row.candidates)) for b, row in enumerate(rows)]
+        else:
+            lanes = [(b, (answer,)) for b, row in enumerate(rows) for answer in row.candidates]
+        row_of_lane = torch.tensor([b for b, _ in lanes], device=self.device)
+        leads = [rows[b].lead for b, _ in lanes]
+        logits_BQV = self._decode(
+            encoded_BSH[row_of_lane], mask_BS[row_of_lane], leads, [a[0] for _, a in lanes]
+        )
+        logprob, length = answer_logprobs(logits_BQV, *_answers(leads, [a for _, a in lanes]))
+        kept = length > 0
+        place = [(b, c) for b, row in enumerate(rows) for c in range(len(row.candidates))]
+        row, column = torch.tensor(place, device=self.device).unbind(1)
+        logprob_BC = logprob.new_zeros(B, C).index_put((row, column), logprob[kept])
+        length_BC = length.new_zeros(B, C).index_put((row, column), length[kept])
+        return logprob_BC, length_BC
+
+    def _encode_sources(
+        self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        tokens_BT, text_mask_BT = pad([row.source for row in rows], self.device)
+        text_BTH = self.network.get_input_embeddings()(tokens_BT)
+        joined_BSH, mask_BS = attach(*rows_of(bank, prompt_of_row_B, text_BTH), text_BTH, text_mask_BT)
+        encoder = self.network.get_encoder()
+        encoded = encoder(inputs_embeds=joined_BSH, attention_mask=mask_BS.long())
+        return encoded.last_hidden_state, mask_BS
+
+    def _decode(
+        self,
+        encoded_BSH: Tensor,
+        mask_BS: Tensor,
+        leads: Sequence[tuple[int, ...]],
+        answers: Sequence[tuple[int, ...]],
+    ) -> Tensor:
+        start = (self.network.config.decoder_start_token_id,)
+        inputs = [start + lead + answer[:-1] for lead, answer in zip(leads, answers, strict=True)]
+        input_BQ, _ = pad(inputs, self.device)
+        # the decoder is causal, so padding on the right reaches no scored position
+        logits: Tensor = self.network(
+            encoder_outputs=(encoded_BSH,),
+            attention_mask=mask_BS.long(),
+            decoder_input_ids=input_BQ,
+            use_cache=False,
+        ).logits
+        return logits.float()
+
+
+def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Left-align token sequences in one tensor; return it with the mask of what is real.
+
+    Example:
+        >>> pad([(1, 2), (3,)], torch.device("cpu"))[0].tolist()
+        [[1, 2], [3, 0]]
+    """
+    longest = max(len(tokens) for tokens in sequences)
+    padded = torch.zeros(len(sequences), longest, dtype=torch.long)
+    mask = torch.zeros(len(sequences), longest, dtype=torch.bool)
+    for row, tokens in enumerate(sequences):
+        padded[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
+        mask[row, : len(tokens)] = True
+    return padded.to(device), mask.to(device)
+
+
+def _answers(
+    leads: Sequence[tuple[int, ...]], answers: Sequence[tuple[tuple[int, ...], ...]]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay out answer tokens [B, C, K], the decoder slot that predicts each, and which are real."""
+    B, C = len(answers), max(len(row) for row in answers)
+    K = max(len(answer) for row in answers for answer in row)
+    answer_BCK, slot_BCK = torch.zeros(2, B, C, K, dtype=torch.long)
+    mask_BCK = torch.zeros(B, C, K, dtype=torch.bool)
+    for b, (lead, row) in enumerate(zip(leads, answers, strict=True)):
+        for c, answer in enumerate(row):
+            k = len(answer)
+            answer_BCK[b, c, :k] = torch.tensor(answer)
+            slot_BCK[b, c, :k] = torch.arange(len(lead), len(lead) + k)
+            mask_BCK[b, c, :k] = True
+    return answer_BCK, slot_BCK, mask_BCK

@@ -1,0 +1,69 @@
+"""From token log-probabilities to scores of candidates, and from scores to losses.
+
+Paper A's code scores by ``mean`` (with EOS), t-zero by ``sum``, T-Few by ``sum / length^gamma``:
+three papers, three rules, so the rule is always named.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Rule = Literal["sum", "mean", "length"]
+"""How token log-probabilities become one score: ``sum``, ``mean``, or ``sum / length^gamma``."""
+
+
+def rank_scores(
+    logprob_BC: Tensor, length_BC: Tensor, rule: Rule = "sum", gamma: float = 1.0
+) -> Tensor:
+    """Score candidates by the rule; candidates of length 0 do not exist and score -inf.
+
+    Args:
+        logprob_BC: Sum of token log-probabilities in nats [B, C].
+        length_BC: Number of tokens summed [B, C]; 0 marks a candidate a row does not have.
+        rule: ``sum``, ``mean`` or ``length`` (``sum / length^gamma``).
+        gamma: The power of ``length``. Default: 1.0.
+
+    Example:
+        >>> rank_scores(torch.tensor([[-4.0, -3.0]]), torch.tensor([[4, 1]]), "mean").tolist()
+        [[-1.0, -3.0]]
+    """
+    power = {"sum": 0.0, "mean": 1.0, "length": gamma}[rule]
+    scores_BC = logprob_BC / length_BC.clamp(min=1).to(logprob_BC.dtype) ** power
+    return scores_BC.masked_fill(length_BC == 0, -torch.inf)
+
+
+def calibrate(scores_BC: Tensor, content_free_C: Tensor) -> Tensor:
+    """Subtract what the model says about a text without content (contextual calibration).
+
+    Zhao et al. 2021, "Calibrate Before Use": dividing each candidate's probability by its
+    probability for a content-free input is a subtraction of log-scores.
+
+    Example:
+        >>> calibrate(torch.tensor([[-1.0, -2.0]]), torch.tensor([-1.0, -3.0])).tolist()
+        [[0.0, 1.0]]
+    """
+    return scores_BC - content_free_C
+
+
+def candidate_cross_entropy(scores_BC: Tensor, target_B: Tensor) -> Tensor:
+    """Cross-entropy of the gold candidate among the candidates, in nats, one value a row [B].
+
+    Example:
+        >>> candidate_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item()  # log 2
+        0.6931471824645996
+    """
+    return torch.nn.functional.cross_entropy(scores_BC.float(), target_B, reduction="none")
+
+
+def token_cross_entropy(logprob_BC: Tensor, length_BC: Tensor, target_B: Tensor) -> Tensor:
+    """Mean token cross-entropy of the gold candidate, in nats, one value a row [B].
+
+    Example:
+        >>> token_cross_entropy(torch.tensor([[-4.0, -1.0]]), torch.tensor([[2, 1]]), torch.tensor([0])).item()
+        2.0
+    """
+    gold_B1 = target_B[:, None]
+    return -(logprob_BC.gather(1, gold_B1) / length_BC.gather(1, gold_B1)).squeeze(1)
