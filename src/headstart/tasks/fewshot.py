@@ -35,8 +35,8 @@ class Shots:
 class LabelLedger:
     """Counts every label a result rests on, those that only chose a checkpoint included.
 
-    Selecting a checkpoint on labelled rows is learning from them: paper B trained on 40 labels, chose
-    on 40 more and reported 40. A result states this ledger's ``total``.
+    Selecting a checkpoint on labelled rows is learning from them: paper B trained on 40 labels,
+    chose on 40 more and reported 40. A result states this ledger's ``total``.
 
     Attributes:
         train: Labels the prompt was trained on.
@@ -80,16 +80,17 @@ def draw_shots(
 ) -> Shots:
     """Draw ``num_shots`` training rows, in all and not per class, and ``dev_shots`` further rows.
 
-    A plain draw depends on the number of rows and the seed alone, a stratified one on the labels too.
-    ``train`` is the same whatever ``dev_shots`` is.
+    A plain draw depends on the number of rows and the seed alone, a stratified one on the labels
+    too. ``train`` is the same whatever ``dev_shots`` is, and part of every larger draw's.
 
     Args:
         labels: The label of every row of the data set, in order.
         num_shots: How many rows to train on, over all classes together.
         seed: The number this draw is named after.
         dev_shots: How many rows to choose checkpoints with. Default 0.
-        stratified: Draw as equal a number per class as there is; a class with too few rows gives all
-            it has and the others fill up. Default False: a plain random draw, as papers A and B do.
+        stratified: Draw as equal a number per class as there is; a class with too few rows
+            gives all it has and the others fill up. Default False: a plain random draw, as
+            papers A and B do.
 
     Raises:
         UsageError: ``num_shots`` is below 1 or ``dev_shots`` below 0.
@@ -102,12 +103,13 @@ def draw_shots(
     """
     if num_shots < 1 or dev_shots < 0:
         raise UsageError(
-            f"num_shots must be at least 1 and dev_shots at least 0, not {num_shots} and {dev_shots}"
+            f"num_shots must be at least 1 and dev_shots at least 0, not {num_shots} "
+            f"and {dev_shots}"
         )
     if num_shots + dev_shots > len(labels):
         raise DataError(
-            f"{num_shots} shots and {dev_shots} dev shots need {num_shots + dev_shots} rows, but the "
-            f"data has {len(labels)}; ask for fewer"
+            f"{num_shots} shots and {dev_shots} dev shots need {num_shots + dev_shots} rows, but "
+            f"the data has {len(labels)}; ask for fewer"
         )
     generator = np.random.Generator(np.random.PCG64(derive_seed(seed, "shots")))
     order: list[int] = generator.permutation(len(labels)).tolist()

@@ -1,8 +1,9 @@
-"""Runs Jinja text from strangers: no files, no private attributes, no endless work. Knows no examples.
+"""Runs Jinja text from strangers: no files, no private attributes, no endless work.
 
-Every loop step, call, filter, operator and output is metered by a ``Budget``: the characters it touches
-and the processor time since the start. What could only be bounded with many rules (macros, blocks,
-includes, padding methods) is refused instead; none of promptsource's 2,085 templates uses it.
+It knows no examples. Every loop step, call, filter, operator and output is metered by a ``Budget``:
+the characters it touches and the processor time since the start. What could only be bounded with
+many rules (macros, blocks, includes, padding methods) is refused instead; none of promptsource's
+2,085 templates uses it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
+from jinja2.filters import do_join
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 OUTPUT_LIMIT = 200_000
 """Characters a template may render to."""
@@ -30,20 +32,27 @@ SECONDS_LIMIT = 1.0
 """Processor time a render may take."""
 
 _STEP = 20
-_BUDGET = "_budget"
+_ITEM = 8
 _STATEMENTS = (nodes.Template, nodes.Output, nodes.For, nodes.If, nodes.Assign)
 _BUILDERS = (nodes.List, nodes.Dict, nodes.Tuple)
+# As texts, because as lists they would take eighty lines.
 _METHODS = frozenset(
-    "append capitalize casefold count cycle endswith find get index isalnum isalpha isdigit islower "
-    "isnumeric isspace istitle isupper items join keys lower lstrip partition removeprefix "
-    "removesuffix replace rfind rindex rpartition rsplit rstrip split splitlines startswith strip "
-    "swapcase title upper values".split()
+    """
+    capitalize casefold count cycle endswith find get index isalnum isalpha isdigit islower
+    isnumeric isspace istitle isupper items join keys lower lstrip partition removeprefix
+    removesuffix replace rfind rindex rpartition rsplit rstrip split splitlines startswith
+    strip swapcase title upper values
+    """.split()  # noqa: SIM905
 )
-_FILTERS = (
-    "abs capitalize d default dictsort first float format int items join last length list lower map "
-    "max min reject rejectattr replace reverse round select selectattr sort string sum title trim "
-    "truncate unique upper wordcount"
-).split()
+_FILTERS = """
+    abs capitalize d default dictsort first float format int items last length list lower
+    map max min reject rejectattr reverse round select selectattr sort string title trim
+    truncate unique upper wordcount
+    """.split()  # noqa: SIM905
+# No template can name these: Jinja's names hold no space.
+_BUDGET = "the budget"
+_LOOP = "loop steps"
+_KEEP = "as it is"
 _WIDTH = re.compile(r"\d{4}|\*")
 
 
@@ -58,7 +67,7 @@ class Budget:
     Example:
         >>> budget = Budget(Random(0))
         >>> budget.spend("some text")
-        >>> budget.left == WORK_LIMIT - _STEP - 9
+        >>> budget.left == WORK_LIMIT - _STEP - _ITEM - 9
         True
     """
 
@@ -67,7 +76,7 @@ class Budget:
     deadline: float = 0.0
 
     def __post_init__(self) -> None:
-        """Start the clock, which counts this thread's processor time: a busy machine harms nobody."""
+        """Start the clock: processor time of this thread, so that a busy machine does no harm."""
         self.deadline = time.thread_time() + SECONDS_LIMIT
 
     def spend(self, *values: object) -> None:
@@ -79,21 +88,20 @@ class Budget:
         Example:
             >>> Budget(Random(0)).spend("some text")
         """
-        self.left -= _STEP + sum(_weight(value) for value in values)
-        if self.left < 0 or time.thread_time() > self.deadline:
-            raise LimitError("it does too much work; shorten its loops and texts")
+        self.pay(_STEP + sum(_weight(value) for value in values))
 
-    def spend_product(self, left: object, right: object) -> None:
-        """Pay for a result as large as ``left`` times ``right``.
+    def pay(self, characters: int) -> None:
+        """Pay for a number of characters.
 
         Raises:
             LimitError: The work or the time is used up.
 
         Example:
-            >>> Budget(Random(0)).spend_product("a", "bc")
+            >>> Budget(Random(0)).pay(WORK_LIMIT)
         """
-        self.left -= _weight(left) * _weight(right)
-        self.spend()
+        self.left -= characters
+        if self.left < 0 or time.thread_time() > self.deadline:
+            raise LimitError("it does too much work; shorten its loops and texts")
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,8 @@ def parse(text: str) -> Program:
     _refuse(tree)
     _meter(tree)
     code = environment.compile(tree)
-    return Program(variables, jinja2.Template.from_code(environment, code, dict(environment.globals)))
+    names = dict(environment.globals)
+    return Program(variables, jinja2.Template.from_code(environment, code, names))
 
 
 def run(
@@ -171,15 +180,15 @@ def _weight(value: object) -> int:
         elif isinstance(item, (list, tuple, set, frozenset)):
             stack += item
         elif isinstance(item, int):
-            total += item.bit_length() // 3
-        total += 1
+            total += item.bit_length()
+        total += _ITEM
     return total
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's own sandbox, with methods of values named one by one and operators metered."""
 
-    intercepted_binops = frozenset("+ * % **".split())
+    intercepted_binops = frozenset({"+", "*", "%", "**"})
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return super().is_safe_attribute(obj, attr, value) and (
@@ -187,14 +196,16 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         )
 
     def wrap_str_format(self, value: Any) -> None:
-        """Leave ``str.format`` to ``is_safe_attribute``, which refuses it: it pads without bound."""
+        """Leave ``str.format`` to ``is_safe_attribute``, which refuses it: it pads at will."""
 
-    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         budget: Budget = __context[_BUDGET]
         owner = getattr(__obj, "__self__", None)
         budget.spend(owner, args, kwargs)
-        if getattr(__obj, "__name__", "") in ("replace", "join"):
-            budget.spend_product(owner, args[-1:])
+        if isinstance(owner, str) and __obj.__name__ == "replace":
+            __obj, args = _replace, (owner, *args)
+        elif isinstance(owner, str) and __obj.__name__ == "join":
+            __obj, args = _join, (*args, owner)
         return _paid(super().call(__context, __obj, *args, **kwargs), budget)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -202,29 +213,30 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         budget.spend(left, right)
         if operator == "%" and isinstance(left, str):
             _check_format(left, budget, right)
-        elif operator == "*" and not _are_numbers(left, right):
-            budget.left -= _repeated(left, right)
-            budget.spend()
-        elif operator == "**" and not (_are_numbers(left, right) and abs(right) <= 1000):
-            raise LimitError(f"it raises a number to the power {right!r}")
+        elif operator == "*":
+            budget.pay(_product(left, right))
+        elif operator == "**":
+            budget.pay((_bits(left) * abs(int(right)) // 3) ** 2)
         return super().call_binop(context, operator, left, right)
 
 
-def _are_numbers(*values: object) -> bool:
-    return all(isinstance(value, (int, float)) for value in values)
+def _product(left: Any, right: Any) -> int:
+    """Weigh ``"ab" * 3`` and ``3 * [1]`` by their result, ``3 * 4`` by the digits to multiply."""
+    if isinstance(right, int) and isinstance(left, (str, list, tuple)):
+        return _weight(left) * max(right, 0)
+    if isinstance(left, int) and isinstance(right, (str, list, tuple)):
+        return _weight(right) * max(left, 0)
+    return _bits(left) * _bits(right) // 9
 
 
-def _repeated(left: Any, right: Any) -> int:
-    """Weigh ``"ab" * 3`` or ``3 * [1]``."""
-    if isinstance(left, int):
-        left, right = right, left
-    return _weight(left) * max(right, 0) if isinstance(right, int) else 0
+def _bits(number: Any) -> int:
+    return number.bit_length() if isinstance(number, int) else 1
 
 
 def _check_format(pattern: str, budget: Budget, values: object) -> None:
     if _WIDTH.search(pattern):
         raise LimitError("it formats to a width of over 999 characters, or to a variable one")
-    budget.spend_product(pattern, values)
+    budget.pay(_weight(pattern) * _weight(values))
 
 
 def _paid(value: Any, budget: Budget) -> Any:
@@ -251,28 +263,42 @@ def _metered(function: Callable[..., Any]) -> Callable[..., Any]:
         budget.spend(args, kwargs)
         if any(isinstance(n, int) and abs(n) > OUTPUT_LIMIT for n in (*args[1:], *kwargs.values())):
             raise LimitError(f"it gives a filter a number over {OUTPUT_LIMIT:,}")
-        if function.__name__ in ("do_replace", "sync_do_join", "do_join"):
-            budget.spend_product(args[0], [*args[1:], *kwargs.values()])
         if function.__name__ == "do_format":
             _check_format(str(args[0]), budget, [*args[1:], *kwargs.values()])
-        first = {"context": [context], "eval_context": [context.eval_ctx]}
-        first["environment"] = [context.environment]
-        return _paid(function(*first.get(kind or "", []), *args, **kwargs), budget)
+        first: dict[str, object] = {"context": context, "eval_context": context.eval_ctx}
+        first["environment"] = context.environment
+        passed = [] if kind is None else [first[kind]]
+        return _paid(function(*passed, *args, **kwargs), budget)
 
     return jinja2.pass_context(filtered)
 
 
 @jinja2.pass_context
 def _choice(context: Context, items: Sequence[Any]) -> Any:
-    """promptsource's random choice, from the render's own random numbers."""
+    """Promptsource's random choice, from the render's own random numbers."""
     budget: Budget = context[_BUDGET]
     return budget.random.choice(items)
 
 
 def _most_frequent(items: Sequence[Any]) -> list[Any]:
-    """promptsource's filter: the items that occur most often, first seen first."""
+    """Promptsource's filter: the items that occur most often, first seen first."""
     counts = Counter(items)
-    return [item for item, count in counts.items() if count == max(counts.values())]
+    most = max(counts.values(), default=0)
+    return [item for item, count in counts.items() if count == most]
+
+
+@jinja2.pass_context
+def _replace(context: Context, text: Any, old: Any, new: Any, count: int | None = None) -> str:
+    whole, old, new = str(text), str(old), str(new)
+    context[_BUDGET].pay(whole.count(old) * len(new))
+    return whole.replace(old, new, -1 if count is None else count)
+
+
+@jinja2.pass_context
+def _join(context: Context, items: Any, separator: Any = "", attribute: Any = None) -> str:
+    items, separator = list(_steps(items, context[_BUDGET])), str(separator)
+    context[_BUDGET].pay(len(items) * len(separator))
+    return str(do_join(context.eval_ctx, items, separator, attribute))
 
 
 @jinja2.pass_context
@@ -288,7 +314,14 @@ def _output(context: Context, value: Any) -> Any:
 @lru_cache(maxsize=1)
 def _environment() -> _Sandbox:
     environment = _Sandbox(undefined=jinja2.StrictUndefined, finalize=_output, cache_size=0)
-    own = {"choice": _choice, "random": _choice, "most_frequent": _most_frequent, "zip": zip}
+    own: dict[str, Callable[..., Any]] = {
+        "choice": _choice,
+        "random": _choice,
+        "most_frequent": _most_frequent,
+        "zip": zip,
+        "replace": _replace,
+        "join": _join,
+    }
     filters = {name: environment.filters[name] for name in _FILTERS} | own
     environment.filters = {name: _metered(function) for name, function in filters.items()}
     environment.filters |= {_LOOP: _loop, _KEEP: _metered(lambda value: value)}
@@ -296,10 +329,6 @@ def _environment() -> _Sandbox:
         name: environment.globals[name] for name in ("range", "namespace", "dict")
     } | {"zip": zip}
     return environment
-
-
-_LOOP = "loop steps"
-_KEEP = "as it is"
 
 
 def _refuse(tree: nodes.Template) -> None:
@@ -313,7 +342,7 @@ def _refuse(tree: nodes.Template) -> None:
 
 
 def _meter(node: nodes.Node) -> None:
-    """Rewrite the tree below a node: loops pay per step, new lists and joined texts for their size."""
+    """Rewrite a tree: its loops pay per step, its new lists and joined texts for their size."""
     for child in node.iter_child_nodes():
         _meter(child)
     if isinstance(node, nodes.For):
@@ -327,11 +356,11 @@ def _meter(node: nodes.Node) -> None:
 
 def _bounded(value: Any) -> Any:
     if isinstance(value, nodes.Concat):
-        return _filtered(nodes.List(value.nodes, "load", lineno=value.lineno), "join")
+        return _filtered(nodes.List(value.nodes, lineno=value.lineno), "join")
     if isinstance(value, _BUILDERS) and getattr(value, "ctx", "load") == "load":
         return _filtered(value, _KEEP)
     return value
 
 
-def _filtered(value: nodes.Expr, name: str) -> nodes.Filter:
+def _filtered(value: Any, name: str) -> nodes.Filter:
     return nodes.Filter(value, name, [], [], None, None, lineno=value.lineno)

@@ -2,34 +2,32 @@
 
 Two ways of writing one:
 
-    {{ text }}                                  Text below the slot is text; ``answer`` is the place
-    Sentiment: {{ answer }}                     where the candidates are scored.
+    {{ text }}                                  ``answer`` is the slot where the candidates are
+    Sentiment: {{ answer }}                     scored; label words or answer choices give them.
 
-    {{ premise }} Is {{ hypothesis }} true?     promptsource: source ``|||`` target. The answer choices
+    {{ premise }} Is {{ hypothesis }} true?     promptsource: source ``|||`` target. The choices
     ||| {{ answer_choices[label] }}             are a second template, ``Yes ||| No``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from random import Random
 from typing import Any
 
 import jinja2
-from jinja2 import meta
 
 from headstart.errors import DataError, TemplateError, did_you_mean
 from headstart.seeds import derive_seed
 from headstart.tasks.example import ANSWER_SLOT, Example, Rendered
-from headstart.tasks.sandbox import RENDERED_LIMIT, Budget, Sandbox
+from headstart.tasks.sandbox import Program, parse, run
 
 TEMPLATE_LIMIT = 20_000
 """Characters a template may have."""
 
 _BAR = "|||"
-# ``|||`` in a template is swapped for one private character, so that a field's value never splits it.
+# ``|||`` in a template becomes this private character, so that a field's value never splits it.
 _SPLIT = "\ue001"
 _ANSWERS = frozenset({"answer", "answer_choices", "label"})
 
@@ -134,13 +132,15 @@ class Template:
             TemplateError: The template cannot be rendered on the example.
 
         Example:
-            >>> template = Template("{% if question == 'cause' %}{{ premise }} Why?{% endif %}")
-            >>> template.applies_to(Example("a:1", {"question": "effect", "premise": "Rain."}))
+            >>> template = Template("{% if ask %}{{ text }} Why?{% endif %} ||| {{ why }}")
+            >>> template.applies_to(Example("a:1", {"ask": False, "text": "Rain.", "why": "Low."}))
             False
         """
-        work = _Work(self.name, example)
-        choices = self._choices(work)
-        return bool(work.fill(self._parse(self.text), self._variables(example, choices, None)))
+        random = _random(example)
+        choices = self._choices(example, random)
+        variables = self._variables(example, choices, None)
+        source = self._fill(self.text, variables, example, random, until=_SPLIT)
+        return bool(source.replace(ANSWER_SLOT, "").strip())
 
     def render(
         self, example: Example, candidates: Sequence[str] | None = None, target: int | None = None
@@ -149,14 +149,14 @@ class Template:
 
         Args:
             example: The row to ask about.
-            candidates: The answers to score, in the order of the labels. Default None: the template's
-                ``answer_choices``, or else the target text as the only candidate.
-            target: The index of the gold answer, where it is known. Default None. A promptsource
-                template's own target text decides where it is rendered.
+            candidates: The answers to score, in the order of the labels. Default None: the
+                template's ``answer_choices``, or else the target text as the only candidate.
+            target: The index of the gold answer, where it is known. Default None. The target text
+                of a promptsource template overrules it.
 
         Raises:
-            TemplateError: The template fails on the example, renders to nothing, holds more than one
-                answer slot, has no candidates, or its target is not among the candidates.
+            TemplateError: The template fails on the example, renders to nothing, holds more than
+                one answer slot, has no candidates, or its target is not among the candidates.
             DataError: A field holds a private-use character that marks places in templates.
 
         Example:
@@ -164,21 +164,127 @@ class Template:
             >>> template.render(Example("a:1", {"text": "Lovely!"}), target=1)
             Rendered(id='a:1', source='Lovely!', candidates=('bad', 'good'), target=1, cut=(0, 7))
         """
-        work = _Work(self.name, example)
-        choices = candidates if candidates is not None else self._choices(work)
+        random = _random(example)
+        choices = self._choices(example, random) if candidates is None else tuple(candidates)
         variables = self._variables(example, choices, target)
-        gold_known = target is not None or example.label is not None
-        if not self.has_target:
-            source = _at_slot(work.fill(self._parse(self.text), variables), work)
-        elif choices is not None and not gold_known:
-            source = work.fill(self._parse(self.text), variables, until=_SPLIT).strip()
-        else:
-            text = work.fill(self._parse(self.text), variables, parts=2)
-            source, _, answer = (part.strip() for part in text.partition(_SPLIT))
+        known = target is not None or example.label is not None
+        if self.has_target and choices is not None and not known:
+            source = self._fill(self.text, variables, example, random, until=_SPLIT).strip()
+        elif self.has_target:
+            text = self._fill(self.text, variables, example, random)
+            source, answer = self._split(text, example)
             choices = (answer,) if choices is None else choices
-            target = work.find(answer, choices, target)
+            target = self._index(answer, choices, target, example)
+        else:
+            source = self._at_slot(self._fill(self.text, variables, example, random), example)
+        self._check_rendered(source, choices, target, example)
+        return Rendered(example.id, source, choices or (), target, self._cut(source, example))
+
+    def _parse(self, text: str) -> Program:
+        try:
+            return parse(text.replace(_BAR, _SPLIT))
+        except jinja2.TemplateSyntaxError as error:
+            message = f"line {error.lineno}: {error.message}"
+        except (RecursionError, MemoryError, SyntaxError):
+            message = "it is nested too deeply"
+        raise TemplateError(f"template '{self.name}' cannot be read: {message}")
+
+    def _fill(
+        self,
+        text: str,
+        variables: Mapping[str, Any],
+        example: Example,
+        random: Random,
+        until: str | None = None,
+    ) -> str:
+        try:
+            return run(self._parse(text), variables, random, until)
+        except jinja2.UndefinedError as error:
+            what = str(error.message)
+            hint = did_you_mean(what.split("'")[1], example.fields) if "'" in what else ""
+            raise self._error(example, f"{what}{hint}") from None
+        except Exception as error:  # Jinja's functions raise whatever Python does
+            raise self._error(example, f"{error}" or type(error).__name__) from error
+
+    def _variables(
+        self, example: Example, choices: Sequence[str] | None, target: int | None
+    ) -> dict[str, Any]:
+        for name, value in example.fields.items():
+            if isinstance(value, str) and (ANSWER_SLOT in value or _SPLIT in value):
+                raise DataError(
+                    f"{example.id}: field '{name}' holds a private-use character (U+E000 or "
+                    "U+E001), which marks places in templates; remove it from the data"
+                )
+        ours: dict[str, Any] = {} if choices is None else {"answer_choices": list(choices)}
+        if not self.has_target:
+            return {**example.fields, **ours, "answer": ANSWER_SLOT}
+        label = {} if target is None else {"label": target}
+        return {**label, **example.fields, **ours}
+
+    def _choices(self, example: Example, random: Random) -> tuple[str, ...] | None:
+        if self.answer_choices is None:
+            return None
+        variables = self._variables(example, None, None)
+        text = self._fill(self.answer_choices, variables, example, random)
+        return tuple(choice.strip() for choice in text.split(_SPLIT))
+
+    def _split(self, text: str, example: Example) -> tuple[str, str]:
+        parts = [part.strip() for part in text.split(_SPLIT)]
+        if len(parts) == 1 and not parts[0]:
+            parts.append("")
+        if len(parts) != 2:
+            raise self._error(example, f"renders '|||' {len(parts) - 1} times; once is expected")
+        return parts[0], parts[1]
+
+    def _index(
+        self, answer: str, choices: Sequence[str], target: int | None, example: Example
+    ) -> int:
+        """Find the target text; where two candidates read alike, the given target decides."""
+        stripped = [choice.strip() for choice in choices]
+        if target is not None and stripped[target : target + 1] == [answer]:
+            return target
+        if answer not in stripped:
+            raise self._error(
+                example, f"renders the target {answer!r}, which is not among its choices {stripped}"
+            )
+        return stripped.index(answer)
+
+    def _at_slot(self, text: str, example: Example) -> str:
+        """Drop the spaces before the slot: the model adds the separator itself."""
+        before, slot, after = text.partition(ANSWER_SLOT)
+        if ANSWER_SLOT in after:
+            raise self._error(example, "renders `answer` more than once; keep one")
+        return before.rstrip(" ") + slot + after
+
+    def _check_rendered(
+        self, source: str, choices: Sequence[str] | None, target: int | None, example: Example
+    ) -> None:
         if not source.replace(ANSWER_SLOT, "").strip():
-            raise work.error("renders to nothing")
-        return Rendered(
-            example.id, source, work.checked(choices, target), target, self._cut(example, source)
-        )
+            raise self._error(example, "renders to nothing")
+        if not choices:
+            raise self._error(example, "has no candidates; give label words or answer_choices")
+        if not all(choice.strip() for choice in choices):
+            raise self._error(example, f"has an empty candidate among {list(choices)}")
+        if target is not None and not 0 <= target < len(choices):
+            raise self._error(
+                example, f"has {len(choices)} candidates, so there is no target {target}"
+            )
+
+    def _cut(self, source: str, example: Example) -> tuple[int, int] | None:
+        """Find the longest field that stands in the source as it is."""
+        values = (example.fields.get(name) for name in self.fields)
+        texts = {value.strip() for value in values if isinstance(value, str)} - {""}
+        for text in sorted(texts, key=lambda text: (-len(text), text)):
+            start = source.find(text)
+            if start >= 0:
+                return start, start + len(text)
+        return None
+
+    def _error(self, example: Example, what: str) -> TemplateError:
+        line = " ".join(what.split())
+        return TemplateError(f"template '{self.name}' on {example.id}: {line}")
+
+
+def _random(example: Example) -> Random:
+    """The random numbers of promptsource's ``choice``: the same for an example in every run."""
+    return Random(derive_seed(0, "choice", example.id))

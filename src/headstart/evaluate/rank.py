@@ -1,0 +1,92 @@
+"""Rank the candidates of rows by the model's score, with or without contextual calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from headstart.config import Scoring
+from headstart.errors import UsageError
+from headstart.models.base import BaseModel, Encoded, Limits
+from headstart.models.batches import score_all
+from headstart.ops.scores import calibrate, rank_scores
+from headstart.prompts.bank import PromptBank
+from headstart.tasks.example import Example
+from headstart.tasks.task import Task
+
+CONTENT_FREE = ("N/A", "[MASK]", "nothing")
+"""Texts without content, after Zhao et al. 2021; what is said about them is bias."""
+
+
+def scores_under(
+    model: BaseModel,
+    rows: Sequence[Encoded],
+    prompts: Sequence[Tensor],
+    scoring: Scoring,
+    content_free: Sequence[Encoded] = (),
+    progress: Callable[[int], None] = lambda rows_done: None,
+) -> Tensor:
+    """Score every row under every prompt, all in one stream of mixed batches.
+
+    Args:
+        model: The base model.
+        rows: R encoded rows.
+        prompts: N prompts [P, H]; none: the rows are scored without a prompt, as N = 1.
+        scoring: The rule, and whether to calibrate.
+        content_free: Rows of :func:`content_free_rows`, needed where ``scoring.calibrate``.
+        progress: Called with the number of scores just made.
+
+    Returns:
+        Scores [N, R, C]; -inf for a candidate a row does not have.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,), (8, 9)))]
+        >>> scores_under(load_model("tiny-causal"), rows, [], Scoring()).shape
+        torch.Size([1, 1, 2])
+    """
+    bank = PromptBank.stack(prompts) if prompts else None
+    N, R = max(1, len(prompts)), len(rows)
+    owners = [n for n in range(N) for _ in range(R)]
+    logprob, length = score_all(model, list(rows) * N, bank, owners, progress)
+    scores_NRC = rank_scores(logprob, length, scoring.rule, scoring.gamma).reshape(N, R, -1)
+    if not scoring.calibrate:
+        return scores_NRC
+    plain = scoring.model_copy(update={"calibrate": False})
+    bias_NC = scores_under(model, content_free, prompts, plain).exp().mean(1).log()
+    return calibrate(scores_NRC, bias_NC[:, None, :])
+
+
+def content_free_rows(
+    model: BaseModel, task: Task, field_names: Sequence[str], limits: Limits
+) -> list[Encoded]:
+    """Encode the task's question about texts without content.
+
+    Raises:
+        UsageError: The template brings candidates that differ by row, so there is no common bias.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} It was {{ answer }}"), ("0", "1"), ("bad", "good"))
+        >>> len(content_free_rows(load_model("tiny-causal"), task, ["text"], Limits()))
+        3
+    """
+    if not task.words:
+        raise UsageError(
+            "calibration needs the same candidates for every row; this template brings its own per row"
+        )
+    blanks = [Example(f"content-free:{text}", dict.fromkeys(field_names, text)) for text in CONTENT_FREE]
+    return model.encode([task.render(blank) for blank in blanks], limits)
+
+
+def probabilities(scores_NRC: Tensor) -> Tensor:
+    """Average the members' probabilities over the candidates: [R, C], rows summing to 1.
+
+    Example:
+        >>> probabilities(torch.zeros(2, 1, 2)).tolist()
+        [[0.5, 0.5]]
+    """
+    return scores_NRC.float().softmax(-1).mean(0)

@@ -1,0 +1,297 @@
+"""Tune soft prompts from a few labels: one run or many, stacked in one batch stream.
+
+Each run has its own prompt, rows, seed and learning rate. A step takes each run's next rows,
+scores them all in one batch, each row under its own run's prompt, and sums the losses; since a row
+depends on its own prompt alone, each prompt gets exactly the gradient it would get alone. Optimiser,
+clipping, schedule and early stopping work per prompt, so N stacked runs are N runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from headstart.config import FewShot, Scoring
+from headstart.learn.doctor import Vitals
+from headstart.learn.loop import run_loop
+from headstart.models.base import BaseModel, Encoded
+from headstart.models.batches import by_length, score_all
+from headstart.ops.initialise import root_mean_square
+from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
+from headstart.prompts.bank import PromptBank
+from headstart.seeds import derive_seed
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One few-shot run: where it starts and what it learns from.
+
+    Attributes:
+        name: Names the run in reports.
+        start_PH: The initial prompt [P, H].
+        train: Labelled rows.
+        dev: Labelled rows for early stopping; empty: a fixed number of steps.
+        seed: Orders the rows.
+        lr: Step size; ``None``: the settings'.
+
+    Example:
+        >>> Run("r", torch.zeros(2, 4), [], seed=1).dev
+        ()
+    """
+
+    name: str
+    start_PH: Tensor
+    train: Sequence[Encoded]
+    dev: Sequence[Encoded] = ()
+    seed: int = 0
+    lr: float | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Tuned:
+    """A tuned prompt and how its run went.
+
+    Attributes:
+        name: The run's name.
+        prompt_PH: The tuned prompt [P, H]: the last one, or the best on the dev rows.
+        steps: Updates done.
+        dev_accuracy: The best seen; ``None`` without dev rows.
+        vitals: Loss, gradient norm and drift of every update, for the doctor.
+        seconds: Wall time of the stack the run was in.
+
+    Example:
+        >>> Tuned("r", torch.zeros(2, 4)).steps
+        0
+    """
+
+    name: str
+    prompt_PH: Tensor
+    steps: int = 0
+    dev_accuracy: float | None = None
+    vitals: Vitals = field(default_factory=Vitals)
+    seconds: float = 0.0
+
+
+def tune(
+    model: BaseModel,
+    runs: Sequence[Run],
+    settings: FewShot,
+    scoring: Scoring = Scoring(),
+    progress: Callable[[int, float], None] = lambda done, loss: None,
+) -> list[Tuned]:
+    """Tune all runs together; each result equals that of the run alone.
+
+    Args:
+        model: The frozen base model.
+        runs: N runs; prompts may differ in length.
+        settings: Optimiser, schedule, steps.
+        scoring: The rule the losses and dev accuracy use.
+        progress: Called after each update with the number done and the mean loss.
+
+    Returns:
+        One result a run, in order.
+
+    Raises:
+        ValueError: A run without rows, or rows without a target.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> row = Encoded("a", (5, 6), ((7,), (8,)), target=0)
+        >>> tune(load_model("tiny-causal"), [Run("r", torch.zeros(2, 16), [row])], FewShot(num_steps=1))[0].steps
+        1
+    """
+    for run in runs:
+        if not run.train or any(row.target is None for row in [*run.train, *run.dev]):
+            raise ValueError(f"run '{run.name}' needs labelled rows to learn from")
+    started = time.perf_counter()
+    stack = _Stack(model, runs, settings, scoring)
+    events = [(1, lambda done: bool(progress(done, stack.mean_loss())) or not any(stack.active))]
+    if any(run.dev for run in runs):
+        events.insert(0, (settings.eval_every, stack.look_at_dev))
+    run_loop(stack.step, settings.num_steps, events)
+    seconds = time.perf_counter() - started
+    for result, prompt in zip(stack.results, stack.prompts, strict=True):
+        result.prompt_PH = prompt.detach().cpu() if result.dev_accuracy is None else result.prompt_PH
+        result.seconds = seconds
+    return stack.results
+
+
+def batches(run: Run, batch_size: int) -> Iterator[list[Encoded]]:
+    """Yield a run's batches for ever: each pass over its rows in a new seeded order.
+
+    A pass ends with a smaller batch where the rows do not divide, so that every row counts the same.
+
+    Example:
+        >>> rows = [Encoded(str(i), (5,), ((7,),), 0) for i in range(3)]
+        >>> stream = batches(Run("r", torch.zeros(1, 4), rows, seed=1), 2)
+        >>> [len(next(stream)) for _ in range(4)]
+        [2, 1, 2, 1]
+    """
+    generator = torch.Generator().manual_seed(derive_seed(run.seed, "order"))
+    while True:
+        order = torch.randperm(len(run.train), generator=generator).tolist()
+        for start in range(0, len(order), batch_size):
+            yield [run.train[i] for i in order[start : start + batch_size]]
+
+
+def row_losses(
+    model: BaseModel,
+    rows: Sequence[Encoded],
+    bank: PromptBank | None,
+    prompt_of_row_B: Tensor | None,
+    loss: str,
+    scoring: Scoring,
+) -> Tensor:
+    """Score rows and return each one's loss in nats [B].
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,),), target=0)]
+        >>> row_losses(load_model("tiny-causal"), rows, None, None, "candidates", Scoring()).item()
+        0.0
+    """
+    logprob_BC, length_BC = model.score(rows, bank, prompt_of_row_B)
+    target_B = torch.tensor([row.target for row in rows], device=logprob_BC.device)
+    if loss == "tokens":
+        return token_cross_entropy(logprob_BC, length_BC, target_B)
+    scores_BC = rank_scores(logprob_BC, length_BC, scoring.rule, scoring.gamma)
+    return candidate_cross_entropy(scores_BC, target_B)
+
+
+def learning_rate(settings: FewShot, model: BaseModel) -> float:
+    """Return the step size: the one given, or ``lr_scale`` times the embeddings' root mean square.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> learning_rate(FewShot(lr=0.3), load_model("tiny-causal"))
+        0.3
+    """
+    return settings.lr or settings.lr_scale * root_mean_square(model.embedding_VH.detach())
+
+
+def schedule_factor(settings: FewShot, done: int) -> float:
+    """Return what part of the learning rate the next update uses, after ``done`` updates.
+
+    Example:
+        >>> [schedule_factor(FewShot(num_steps=4, warmup_steps=2), done) for done in range(4)]
+        [0.5, 1.0, 1.0, 0.5]
+    """
+    if done < settings.warmup_steps:
+        return (done + 1) / settings.warmup_steps
+    if settings.schedule == "constant":
+        return 1.0
+    left = settings.num_steps - done
+    return left / max(1, settings.num_steps - settings.warmup_steps)
+
+
+class _Stack:
+    """N runs in motion: their prompts, their optimiser with one group a prompt, their progress."""
+
+    def __init__(
+        self, model: BaseModel, runs: Sequence[Run], settings: FewShot, scoring: Scoring
+    ) -> None:
+        self.model, self.runs, self.settings, self.scoring = model, runs, settings, scoring
+        device = model.device
+        self.prompts = [run.start_PH.float().to(device).clone().requires_grad_() for run in runs]
+        self.streams = [batches(run, settings.batch_size) for run in runs]
+        self.active = [True] * len(runs)
+        self.results = [Tuned(run.name, run.start_PH) for run in runs]
+        self.stale = [0] * len(runs)
+        base = learning_rate(settings, model)
+        self.optimizer = _optimizer(self.prompts, [run.lr or base for run in runs], settings)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda done: schedule_factor(settings, done)
+        )
+
+    def step(self, index: int) -> None:
+        """Do one update of every run that is still active."""
+        chosen = [n for n, active in enumerate(self.active) if active]
+        rows, owner, weight = [], [], []
+        for n in chosen:
+            batch = next(self.streams[n])
+            rows += batch
+            owner += [n] * len(batch)
+            weight += [1 / len(batch)] * len(batch)
+        losses = self._backward(rows, torch.tensor(owner), torch.tensor(weight))
+        norms = [
+            float(torch.nn.utils.clip_grad_norm_([self.prompts[n]], self.settings.clip_norm))
+            for n in chosen
+        ]
+        before = [self.prompts[n].detach().clone() for n in chosen]
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.schedule.step()
+        for n, norm, old in zip(chosen, norms, before, strict=True):
+            result, prompt = self.results[n], self.prompts[n].detach()
+            result.steps = index + 1
+            result.vitals.record(losses[n], norm, self.runs[n].start_PH.to(prompt.device), old, prompt)
+
+    def _backward(self, rows: list[Encoded], owner_B: Tensor, weight_B: Tensor) -> dict[int, float]:
+        """Accumulate every prompt's gradient over groups of similar length; return losses by run."""
+        losses: dict[int, float] = {}
+        longest = max(len(prompt) for prompt in self.prompts)
+        for group in by_length([row.size + longest for row in rows]):
+            bank = PromptBank.stack(self.prompts)
+            loss_B = row_losses(
+                self.model,
+                [rows[i] for i in group],
+                bank,
+                owner_B[group],
+                self.settings.loss,
+                self.scoring,
+            )
+            weighted_B = loss_B * weight_B[group].to(loss_B.device)
+            weighted_B.sum().backward()
+            for n, value in zip(owner_B[group].tolist(), weighted_B.tolist(), strict=True):
+                losses[n] = losses.get(n, 0.0) + value
+        for n, active in enumerate(self.active):
+            if not active:
+                self.prompts[n].grad = None
+        return losses
+
+    def look_at_dev(self, done: int) -> bool:
+        """Score every active run's dev rows; keep the best prompt, end runs that went stale."""
+        chosen = [n for n, active in enumerate(self.active) if active and self.runs[n].dev]
+        rows = [row for n in chosen for row in self.runs[n].dev]
+        owner = [n for n in chosen for _ in self.runs[n].dev]
+        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
+        logprob, length = score_all(self.model, rows, bank, owner)
+        hit = rank_scores(logprob, length, self.scoring.rule, self.scoring.gamma).argmax(-1) == (
+            torch.tensor([row.target for row in rows])
+        )
+        for n in chosen:
+            accuracy = float(hit[torch.tensor(owner) == n].float().mean())
+            best = self.results[n].dev_accuracy
+            if best is None or accuracy > best:
+                self.results[n].dev_accuracy = accuracy
+                self.results[n].prompt_PH = self.prompts[n].detach().cpu().clone()
+                self.stale[n] = 0
+            else:
+                self.stale[n] += 1
+            self.active[n] = self.stale[n] < self.settings.patience
+        return not any(self.active)
+
+    def mean_loss(self) -> float:
+        """Return the mean of the runs' last losses."""
+        last = [result.vitals.losses[-1] for result in self.results if result.vitals.losses]
+        return sum(last) / max(1, len(last))
+
+
+def _optimizer(prompts: list[Tensor], rates: list[float], settings: FewShot) -> torch.optim.Optimizer:
+    """One parameter group a prompt: every rule that looks at a whole parameter looks at one prompt."""
+    groups = [{"params": [prompt], "lr": lr} for prompt, lr in zip(prompts, rates, strict=True)]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        groups,
+        scale_parameter=False,
+        relative_step=False,
+        warmup_init=False,
+        weight_decay=settings.weight_decay,
+    )

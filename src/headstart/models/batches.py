@@ -1,0 +1,74 @@
+"""Group rows by length under a budget of slots, and score any number of rows that way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from headstart.models.base import BaseModel, Encoded
+from headstart.prompts.bank import PromptBank
+
+SLOTS = 2048
+"""Slots (rows x longest row, padding included) in one forward: enough to fill the matrix units, small
+enough to keep activations near the processor."""
+
+
+def by_length(sizes: Sequence[int], budget: int = SLOTS) -> Iterator[list[int]]:
+    """Yield groups of row indices, longest rows first, each within ``budget`` slots (or one row).
+
+    Example:
+        >>> list(by_length([3, 9, 4], budget=9))
+        [[1], [2, 0]]
+    """
+    group: list[int] = []
+    width = 0
+    for index in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        if group and (len(group) + 1) * width > budget:
+            yield group
+            group = []
+        width = sizes[index] if not group else width
+        group.append(index)
+    if group:
+        yield group
+
+
+def score_all(
+    model: BaseModel,
+    rows: Sequence[Encoded],
+    bank: PromptBank | None = None,
+    prompt_of_row_B: Sequence[int] | None = None,
+    progress: Callable[[int], None] = lambda rows_done: None,
+) -> tuple[Tensor, Tensor]:
+    """Score any number of rows without gradients, grouped by length; results in the rows' order.
+
+    Args:
+        model: The base model.
+        rows: R encoded rows.
+        bank: The prompts; ``None``: no row has one.
+        prompt_of_row_B: Each row's prompt. Default: prompt 0 for all.
+        progress: Called with the number of rows just scored.
+
+    Returns:
+        Log-probabilities [R, C] in nats and token counts [R, C]; count 0 marks a missing candidate.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,), (8, 9)))]
+        >>> score_all(load_model("tiny-causal"), rows)[1].tolist()
+        [[1, 2]]
+    """
+    width = max((len(row.candidates) for row in rows), default=0)
+    logprob_RC = torch.zeros(len(rows), width)
+    length_RC = torch.zeros(len(rows), width, dtype=torch.long)
+    chosen = torch.tensor(list(prompt_of_row_B) if prompt_of_row_B is not None else [0] * len(rows))
+    prompt_length = bank.prompts_NPH.shape[1] if bank is not None else 0
+    with torch.inference_mode():
+        for group in by_length([row.size + prompt_length for row in rows]):
+            scored = model.score([rows[i] for i in group], bank, chosen[group])
+            columns = scored[0].shape[1]
+            logprob_RC[group, :columns] = scored[0].cpu()
+            length_RC[group, :columns] = scored[1].cpu()
+            progress(len(group))
+    return logprob_RC, length_RC

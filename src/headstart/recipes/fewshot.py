@@ -1,0 +1,219 @@
+"""A few-shot study: labelled examples in, one tuned prompt a seed out, all seeds in one batch stream."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart.config import TuneSettings
+from headstart.errors import DataError
+from headstart.learn.doctor import diagnose
+from headstart.learn.fewshot import Run, Tuned, learning_rate, tune
+from headstart.models.base import BaseModel, Encoded, Limits
+from headstart.models.initial import initialiser
+from headstart.prompts.files import Fingerprint, PromptCard, storage_errors
+from headstart.prompts.prompt import SoftPrompt
+from headstart.seeds import derive_seed
+from headstart.tasks.example import Example
+from headstart.tasks.fewshot import LabelLedger, Shots, draw_shots
+from headstart.tasks.task import Task
+
+LIBRARIES = ("headstart", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SeedResult:
+    """One seed of a study.
+
+    Attributes:
+        seed: The seed.
+        prompt: The tuned prompt.
+        shots: Which rows it learned from.
+        ledger: How many labels it used.
+        tuned: How the run went.
+        advice: The doctor's line; ``None`` for a healthy run.
+
+    Example:
+        >>> SeedResult.__slots__[0]
+        'seed'
+    """
+
+    seed: int
+    prompt: SoftPrompt
+    shots: Shots
+    ledger: LabelLedger
+    tuned: Tuned
+    advice: str | None
+
+
+def limits_for(settings: TuneSettings, prompt_length: int | None = None) -> Limits:
+    """Say how long a row may be beside a prompt.
+
+    Example:
+        >>> limits_for(TuneSettings(max_length=128)).reserve
+        20
+    """
+    return Limits(
+        settings.max_length,
+        settings.prompt_length if prompt_length is None else prompt_length,
+        settings.scoring.eos,
+    )
+
+
+def tune_seeds(
+    model: BaseModel,
+    task: Task,
+    examples: Sequence[Example],
+    settings: TuneSettings,
+    progress: Callable[[int, float], None] = lambda done, loss: None,
+) -> list[SeedResult]:
+    """Tune one prompt a seed, stacked.
+
+    Args:
+        model: The frozen base model.
+        task: Template, labels and label words.
+        examples: Labelled rows to draw from.
+        settings: The study's settings.
+        progress: Called after each update with the number done and the mean loss.
+
+    Raises:
+        DataError: A row without a label, too few rows, or a row longer than the model.
+        TemplateError: The template does not fit the rows or the model.
+        UsageError: An unknown initialiser.
+
+    Example:
+        >>> from headstart.config import FewShot
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> rows = [Example(str(i), {"text": "ab"[i % 2] * 3}, "ab"[i % 2]) for i in range(8)]
+        >>> settings = TuneSettings(seeds=(1, 2), prompt_length=4, train=FewShot(num_steps=2))
+        >>> [result.seed for result in tune_seeds(load_model("tiny-causal"), task, rows, settings)]
+        [1, 2]
+    """
+    draws = [draw(examples, settings, seed) for seed in settings.seeds]
+    used = sorted({row for shots in draws for row in (*shots.train, *shots.dev)})
+    encoded = model.encode([task.render(examples[row]) for row in used], limits_for(settings))
+    row_of = dict(zip(used, encoded, strict=True))
+    start = initialiser(settings.init, model, task.words)
+    runs = [
+        Run(
+            f"seed-{seed}",
+            start(
+                settings.prompt_length, torch.Generator().manual_seed(derive_seed(seed, "prompt"))
+            ),
+            _chosen(row_of, shots.train),
+            _chosen(row_of, shots.dev),
+            seed,
+        )
+        for seed, shots in zip(settings.seeds, draws, strict=True)
+    ]
+    results = tune(model, runs, settings.train, settings.scoring, progress)
+    rate = learning_rate(settings.train, model)
+    return [
+        SeedResult(
+            seed,
+            SoftPrompt.of(tuned.prompt_PH, settings.init),
+            shots,
+            LabelLedger(len(shots.train), len(shots.dev)),
+            tuned,
+            diagnose(tuned.vitals, math.log(max(2, len(run.train[0].candidates))), rate),
+        )
+        for seed, shots, run, tuned in zip(settings.seeds, draws, runs, results, strict=True)
+    ]
+
+
+def draw(examples: Sequence[Example], settings: TuneSettings, seed: int) -> Shots:
+    """Draw a seed's rows; with ``num_shots=None`` take every row that is not drawn for dev.
+
+    Raises:
+        DataError: A row has no label, or there are too few rows.
+
+    Example:
+        >>> rows = [Example(str(i), {}, "ab"[i % 2]) for i in range(6)]
+        >>> len(draw(rows, TuneSettings(), 1).train)
+        6
+    """
+    labels = [example.label for example in examples]
+    if None in labels:
+        raise DataError(f"{examples[labels.index(None)].id}: no label to learn from")
+    names = [str(label) for label in labels]
+    num_shots = settings.num_shots or len(names) - settings.dev_shots
+    return draw_shots(
+        names, num_shots, seed, dev_shots=settings.dev_shots, stratified=settings.stratified
+    )
+
+
+def card_for(
+    result: SeedResult,
+    model: BaseModel,
+    fingerprint: Fingerprint,
+    task: Task,
+    settings: TuneSettings,
+    data: dict[str, Any],
+) -> PromptCard:
+    """Write down everything about one seed's prompt.
+
+    Example:
+        >>> "task" in PromptCard.model_fields
+        True
+    """
+    return PromptCard(
+        base_model=model.name,
+        fingerprint=fingerprint,
+        length=result.prompt.spec.length,
+        hidden_size=result.prompt.spec.hidden_size,
+        init=settings.init,
+        task={**task.to_dict(), "scoring": settings.scoring.model_dump()},
+        training={
+            "seed": result.seed,
+            "shots": asdict(result.shots),
+            "labels": result.ledger.to_dict(),
+            "data": data,
+            "settings": settings.model_dump(mode="json"),
+            "lr": learning_rate(settings.train, model),
+            "steps": result.tuned.steps,
+            "final_loss": result.tuned.vitals.losses[-1] if result.tuned.vitals.losses else None,
+            "drift": result.tuned.vitals.drift,
+            "seconds_of_stack": round(result.tuned.seconds, 2),
+            "advice": result.advice,
+            "model_choices": model.choices,
+        },
+        metrics={} if result.tuned.dev_accuracy is None else {"dev_accuracy": result.tuned.dev_accuracy},
+        versions=library_versions(),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions a result rests on.
+
+    Example:
+        >>> sorted(library_versions())[0]
+        'headstart'
+    """
+    return {name: version(name) for name in LIBRARIES}
+
+
+def file_record(source: str) -> dict[str, Any]:
+    """Name a data source and hash it, where it is a file.
+
+    Example:
+        >>> file_record("hub:imdb")
+        {'source': 'hub:imdb'}
+    """
+    path = Path(source)
+    if not path.is_file():
+        return {"source": source}
+    with storage_errors(path), path.open("rb") as stream:
+        return {"source": path.name, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
+
+
+def _chosen(row_of: dict[int, Encoded], rows: Sequence[int]) -> list[Encoded]:
+    return [row_of[row] for row in rows]
