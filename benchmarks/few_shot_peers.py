@@ -1,9 +1,9 @@
-"""What other tools make of the same 40 labels: TF-IDF, frozen MiniLM embeddings, and SetFit.
+r"""What other tools make of the same 40 labels: TF-IDF, frozen MiniLM embeddings, and SetFit.
 
 Each run appends one JSON line to ``docs/results/few-shot.jsonl``; a run whose line is there is
 skipped, so a stopped benchmark goes on where it was. No setting was chosen on test rows, and no
 peer sees a label beyond the 40. ``train_seconds`` is the fit on the 40 texts, embedding them
-included; loading the model and predicting the test rows are not in it.
+included, loading the model and predicting not; on one thread unless OMP_NUM_THREADS says more.
 
 The peers have their own environment. From the repository root, PyTorch first and by itself::
 
@@ -25,14 +25,12 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything imports huggingface_hub
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -43,6 +41,8 @@ from sklearn.preprocessing import FunctionTransformer
 from benchmarks.few_shot_tasks import DATA, SEEDS, SOURCES, shots, test_rows
 from headstart.errors import DataError, did_you_mean
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read by the imports below, inside the methods
+THREADS = int(os.environ.setdefault("OMP_NUM_THREADS", "1"))
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results" / "few-shot.jsonl"
 BODY = "all-MiniLM-L6-v2"
 
@@ -135,13 +135,13 @@ METHODS = {
 def run(dataset: str, name: str, seed: int, data: Path) -> dict[str, Any]:
     """Train one method on one draw of 40 rows and judge it on the 400."""
     method, train, test = METHODS[name], shots(dataset, seed, data), test_rows(dataset, data)
-    gold = [row.label or "" for row in test]
-    classifier = method.make(seed)
-    start = time.perf_counter()
+    gold, classifier = [row.label or "" for row in test], method.make(seed)
+    start, busy = time.perf_counter(), time.process_time()
     classifier.fit([row.fields["text"] for row in train], [row.label or "" for row in train])
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
+    print(dataset, name, seed, f"fitted in {seconds:.2f} s, {busy:.2f} s of CPU", flush=True)
     guess = list(classifier.predict([row.fields["text"] for row in test]))
-    words = list(SOURCES[dataset].words)
+    f1 = f1_score(gold, guess, labels=list(SOURCES[dataset].words), average="macro")
     return {
         "dataset": dataset,
         "method": name,
@@ -149,9 +149,9 @@ def run(dataset: str, name: str, seed: int, data: Path) -> dict[str, Any]:
         "num_labels": len(train),
         "num_test": len(test),
         "accuracy": round(float(accuracy_score(gold, guess)), 4),
-        "macro_f1": round(float(f1_score(gold, guess, labels=words, average="macro")), 4),
+        "macro_f1": round(float(f1), 4),
         "train_seconds": round(seconds, 3),
-        "settings": method.settings,
+        "settings": {**method.settings, "threads": THREADS},
         "versions": {"python": platform.python_version()}
         | {package: version(package) for package in ("scikit-learn", *method.packages)},
         "command": "python -m benchmarks.few_shot_peers"
@@ -159,7 +159,7 @@ def run(dataset: str, name: str, seed: int, data: Path) -> dict[str, Any]:
     }
 
 
-def names(known: Sequence[object]) -> Callable[[str], list[str]]:
+def names(known: Iterable[object]) -> Callable[[str], list[str]]:
     """Read a flag that names some of the known, with commas between."""
     listed = [str(name) for name in known]
 
@@ -175,16 +175,14 @@ def names(known: Sequence[object]) -> Callable[[str], list[str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="few_shot_peers", description=__doc__.split("\n")[0])
-    for flag, known in (("methods", METHODS), ("datasets", SOURCES), ("seeds", SEEDS)):
+    for flag, known in (("--methods", METHODS), ("--datasets", SOURCES), ("--seeds", SEEDS)):
         usual = ",".join(map(str, known))
-        kind = names(list(known))
-        parser.add_argument(f"--{flag}", type=kind, default=usual, help=f"default: {usual}")
+        parser.add_argument(flag, type=names(known), default=usual, help=f"default: {usual}")
     parser.add_argument("--data", type=Path, default=DATA, help="the folder of the data sets")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to append to")
     flags = parser.parse_args()
-    flags.out.parent.mkdir(parents=True, exist_ok=True)
-    flags.out.touch()
-    lines = [json.loads(line) for line in flags.out.read_text().splitlines() if line.strip()]
+    text = flags.out.read_text() if flags.out.exists() else ""
+    lines = [json.loads(line) for line in text.splitlines()]
     done = {(line["dataset"], line["method"], line["seed"]) for line in lines}
     wanted = [(d, m, int(s)) for m in flags.methods for d in flags.datasets for s in flags.seeds]
     for key in (key for key in wanted if key not in done):
@@ -194,7 +192,7 @@ def main() -> None:
             sys.exit(str(error))
         with flags.out.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        print(*key, row["accuracy"], row["macro_f1"], f"{row['train_seconds']} s", flush=True)
+        print(*key, row["accuracy"], row["macro_f1"], flush=True)
 
 
 if __name__ == "__main__":

@@ -64,10 +64,10 @@ class FewShot(Settings):
 
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     lr: float | None = pydantic.Field(None, gt=0)
-    lr_scale: float = pydantic.Field(0.05, gt=0)
+    lr_scale: float = pydantic.Field(0.3, gt=0)
     schedule: Literal["linear", "constant"] = "linear"
     warmup_steps: int = pydantic.Field(5, ge=0)
-    num_steps: int = pydantic.Field(100, ge=0)
+    num_steps: int = pydantic.Field(60, ge=0)
     batch_size: int = pydantic.Field(8, ge=1)
     clip_norm: float = pydantic.Field(1.0, gt=0)
     weight_decay: float = pydantic.Field(0.0, ge=0)
@@ -94,7 +94,7 @@ class FineTune(Settings):
     """
 
     lr: float = pydantic.Field(3e-5, gt=0)
-    num_steps: int = pydantic.Field(50, ge=0)
+    num_steps: int = pydantic.Field(60, ge=0)
     warmup_steps: int = pydantic.Field(5, ge=0)
     batch_size: int = pydantic.Field(8, ge=1)
     clip_norm: float = pydantic.Field(1.0, gt=0)
@@ -154,11 +154,27 @@ def override(settings: TuneSettings, assignments: Sequence[str]) -> TuneSettings
         if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
             known = dotted_names(values)
             raise UsageError(
-                f"unknown setting '{name.strip()}'{did_you_mean(name, known) or '; known: ' + ', '.join(known)}"
+                f"unknown setting '{name.strip()}'"
+                f"{did_you_mean(name, known) or '; known: ' + ', '.join(known)}"
             )
         place[last] = _read(text, name)
+    return check_settings(values)
+
+
+def check_settings(values: Mapping[str, Any]) -> TuneSettings:
+    """Turn nested values into settings.
+
+    Raises:
+        UsageError: The first unknown name or wrong value, in one line.
+
+    Example:
+        >>> check_settings({"train": {"num_steps": -1}})
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: train.num_steps=-1: input should be greater than or equal to 0
+    """
     try:
-        return type(settings).model_validate(values)
+        return TuneSettings.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -182,6 +198,10 @@ def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
 def _read(text: str, name: str) -> Any:
     # YAML 1.1 reads 1e-3 as a word
     try:
-        return float(text) if "e" in text.lower() and text[:1] in "+-.0123456789" else yaml.safe_load(text)
+        return (
+            float(text)
+            if "e" in text.lower() and text[:1] in "+-.0123456789"
+            else yaml.safe_load(text)
+        )
     except (ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{name}={text}: not a value ({str(error).splitlines()[0]})") from error

@@ -1,12 +1,12 @@
 """The errors a person sees: one line that says what is wrong, where, and the way out.
 
-    HeadstartError                  exit code 1: the work could not be done
-      ModelError                    a base model that cannot be found, read or used
-      PromptFileError               a prompt file that is damaged or made for another model
-      StorageError                  a place that cannot be written to or read from
-    UsageError                      exit code 2: the request itself is wrong
-      DataError                     a data file, a row, a column or a label
-      TemplateError                 a template or its label words
+HeadstartError                  exit code 1: the work could not be done
+  ModelError                    a base model that cannot be found, read or used
+  PromptFileError               a prompt file that is damaged or made for another model
+  StorageError                  a place that cannot be written to or read from
+UsageError                      exit code 2: the request itself is wrong
+  DataError                     a data file, a row, a column or a label
+  TemplateError                 a template or its label words
 """
 
 from __future__ import annotations

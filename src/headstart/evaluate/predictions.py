@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 from headstart.errors import UsageError
-from headstart.prompts.files import storage_errors
+from headstart.prompts.files import made_parents, storage_errors
 
 SUFFIXES = (".jsonl", ".parquet")
 
@@ -72,19 +72,19 @@ def prediction_file(path: Path) -> Iterator[Sink]:
     if path.suffix not in SUFFIXES:
         raise UsageError(f"{path}: predictions are written as {' or '.join(SUFFIXES)}")
     temporary = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with storage_errors(path):
-            sink = _Jsonl(temporary) if path.suffix == ".jsonl" else _Parquet(temporary)
+    with made_parents(path):
         try:
-            yield sink
+            with storage_errors(path):
+                sink = _Jsonl(temporary) if path.suffix == ".jsonl" else _Parquet(temporary)
+            try:
+                yield sink
+            finally:
+                sink.close()
+            with storage_errors(path):
+                temporary.replace(path)
         finally:
-            sink.close()
-        with storage_errors(path):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            with storage_errors(path):
+                temporary.unlink(missing_ok=True)
 
 
 class _Jsonl:
@@ -102,7 +102,8 @@ class _Jsonl:
 class _Parquet:
     def __init__(self, path: Path) -> None:
         path.touch()
-        self.path, self.writer = path, None
+        self.path = path
+        self.writer: Any = None
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         import pyarrow as pa

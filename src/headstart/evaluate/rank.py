@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from headstart.config import Scoring
@@ -78,7 +77,9 @@ def content_free_rows(
         raise UsageError(
             "calibration needs the same candidates for every row; this template brings its own per row"
         )
-    blanks = [Example(f"content-free:{text}", dict.fromkeys(field_names, text)) for text in CONTENT_FREE]
+    blanks = [
+        Example(f"content-free:{text}", dict.fromkeys(field_names, text)) for text in CONTENT_FREE
+    ]
     return model.encode([task.render(blank) for blank in blanks], limits)
 
 

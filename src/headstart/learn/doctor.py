@@ -30,7 +30,9 @@ class Vitals:
     update_ratios: list[float] = field(default_factory=list)
     drift: float = 0.0
 
-    def record(self, loss: float, norm: float, start: Tensor, before: Tensor, after: Tensor) -> None:
+    def record(
+        self, loss: float, norm: float, start: Tensor, before: Tensor, after: Tensor
+    ) -> None:
         """Add one update."""
         size = root_mean_square(before) or 1e-12
         self.losses.append(loss)
@@ -50,7 +52,7 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
     Example:
         >>> sick = Vitals([0.7] * 20, [0.1] * 20, [1e-6] * 20, drift=2e-5)
         >>> diagnose(sick, 0.69, 1e-5)
-        'the prompt cannot move: it changed by 0.00% in 20 steps; raise the learning rate from 1e-05 to about 0.01'
+        'the prompt cannot move: it changed by 0.00% in 20 steps; raise the learning rate ...'
     """
     count = len(vitals.losses)
     if not count:
@@ -58,7 +60,9 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
     head = sum(vitals.losses[: max(1, count // 5)]) / max(1, count // 5)
     tail = sum(vitals.losses[-max(1, count // 5) :]) / max(1, count // 5)
     if not all(map(math.isfinite, (*vitals.losses, *vitals.grad_norms))):
-        return f"the loss is not finite: lower the learning rate from {lr:.3g} to about {lr / 10:.3g}"
+        return (
+            f"the loss is not finite: lower the learning rate from {lr:.3g} to about {lr / 10:.3g}"
+        )
     typical = sorted(vitals.update_ratios)[count // 2]
     if count >= 10 and vitals.drift < 0.01 and tail > 0.9 * head:
         better = lr * min(1000.0, max(10.0, 0.02 / max(typical, 1e-12)))

@@ -17,13 +17,16 @@ from torch import Tensor
 
 from headstart.config import FewShot, Scoring
 from headstart.learn.doctor import Vitals
-from headstart.learn.loop import run_loop
+from headstart.learn.loop import Event, run_loop
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.batches import by_length, score_all
 from headstart.ops.initialise import root_mean_square
 from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
 from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
+
+PLAIN = Scoring()
+"""Sum of token log-probabilities, no calibration."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +83,7 @@ def tune(
     model: BaseModel,
     runs: Sequence[Run],
     settings: FewShot,
-    scoring: Scoring = Scoring(),
+    scoring: Scoring = PLAIN,
     progress: Callable[[int, float], None] = lambda done, loss: None,
 ) -> list[Tuned]:
     """Tune all runs together; each result equals that of the run alone.
@@ -101,7 +104,8 @@ def tune(
     Example:
         >>> from headstart.models.load import load_model
         >>> row = Encoded("a", (5, 6), ((7,), (8,)), target=0)
-        >>> tune(load_model("tiny-causal"), [Run("r", torch.zeros(2, 16), [row])], FewShot(num_steps=1))[0].steps
+        >>> run = Run("r", torch.zeros(2, 16), [row])
+        >>> tune(load_model("tiny-causal"), [run], FewShot(num_steps=1))[0].steps
         1
     """
     for run in runs:
@@ -109,13 +113,20 @@ def tune(
             raise ValueError(f"run '{run.name}' needs labelled rows to learn from")
     started = time.perf_counter()
     stack = _Stack(model, runs, settings, scoring)
-    events = [(1, lambda done: bool(progress(done, stack.mean_loss())) or not any(stack.active))]
+
+    def report(done: int) -> bool:
+        progress(done, stack.mean_loss())
+        return not any(stack.active)
+
+    events: list[tuple[int, Event]] = [(1, report)]
     if any(run.dev for run in runs):
         events.insert(0, (settings.eval_every, stack.look_at_dev))
     run_loop(stack.step, settings.num_steps, events)
     seconds = time.perf_counter() - started
     for result, prompt in zip(stack.results, stack.prompts, strict=True):
-        result.prompt_PH = prompt.detach().cpu() if result.dev_accuracy is None else result.prompt_PH
+        result.prompt_PH = (
+            prompt.detach().cpu() if result.dev_accuracy is None else result.prompt_PH
+        )
         result.seconds = seconds
     return stack.results
 
@@ -151,8 +162,8 @@ def row_losses(
     Example:
         >>> from headstart.models.load import load_model
         >>> rows = [Encoded("a", (5, 6), ((7,),), target=0)]
-        >>> row_losses(load_model("tiny-causal"), rows, None, None, "candidates", Scoring()).item()
-        0.0
+        >>> row_losses(load_model("tiny-causal"), rows, None, None, "tokens", Scoring()).shape
+        torch.Size([1])
     """
     logprob_BC, length_BC = model.score(rows, bank, prompt_of_row_B)
     target_B = torch.tensor([row.target for row in rows], device=logprob_BC.device)
@@ -228,7 +239,9 @@ class _Stack:
         for n, norm, old in zip(chosen, norms, before, strict=True):
             result, prompt = self.results[n], self.prompts[n].detach()
             result.steps = index + 1
-            result.vitals.record(losses[n], norm, self.runs[n].start_PH.to(prompt.device), old, prompt)
+            result.vitals.record(
+                losses[n], norm, self.runs[n].start_PH.to(prompt.device), old, prompt
+            )
 
     def _backward(self, rows: list[Encoded], owner_B: Tensor, weight_B: Tensor) -> dict[int, float]:
         """Accumulate every prompt's gradient over groups of similar length; return losses by run."""
@@ -281,7 +294,9 @@ class _Stack:
         return sum(last) / max(1, len(last))
 
 
-def _optimizer(prompts: list[Tensor], rates: list[float], settings: FewShot) -> torch.optim.Optimizer:
+def _optimizer(
+    prompts: list[Tensor], rates: list[float], settings: FewShot
+) -> torch.optim.Optimizer:
     """One parameter group a prompt: every rule that looks at a whole parameter looks at one prompt."""
     groups = [{"params": [prompt], "lr": lr} for prompt, lr in zip(prompts, rates, strict=True)]
     if settings.optimizer == "adamw":

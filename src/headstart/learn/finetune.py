@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 
 from headstart.config import FewShot, FineTune, Scoring
-from headstart.learn.fewshot import Run, batches, row_losses, schedule_factor
+from headstart.learn.fewshot import PLAIN, Run, batches, row_losses, schedule_factor
 from headstart.learn.loop import run_loop
 from headstart.models.base import BaseModel
 from headstart.models.batches import by_length
@@ -21,7 +21,7 @@ def finetune(
     model: BaseModel,
     run: Run,
     settings: FineTune,
-    scoring: Scoring = Scoring(),
+    scoring: Scoring = PLAIN,
     progress: Callable[[int, float], None] = lambda done, loss: None,
 ) -> list[float]:
     """Train every weight of the model on a run's rows, without a prompt.
@@ -69,7 +69,7 @@ def finetune(
                 )
             loss = loss_B.sum() / len(rows)
             loss.backward()
-            total += float(loss)
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -30,6 +30,7 @@ def run_loop(step: Step, num_steps: int, events: Sequence[tuple[int, Event]] = (
     for done in range(1, num_steps + 1):
         step(done - 1)
         due = [event for every, event in events if done % every == 0 or done == num_steps]
-        if any([event(done) for event in due]):
+        answers = [event(done) for event in due]
+        if any(answers):
             return done
     return num_steps

@@ -10,9 +10,9 @@ from torch import Tensor
 from headstart.models.base import BaseModel, Encoded
 from headstart.prompts.bank import PromptBank
 
-SLOTS = 2048
-"""Slots (rows x longest row, padding included) in one forward: enough to fill the matrix units, small
-enough to keep activations near the processor."""
+SLOTS = 768
+"""Slots (rows x longest row, padding included) in one forward: enough to fill a processor's matrix
+units, and few enough that rows of one length meet and little is padding."""
 
 
 def by_length(sizes: Sequence[int], budget: int = SLOTS) -> Iterator[list[int]]:

@@ -166,7 +166,9 @@ class CausalModel:
         hidden_BSH, slot_BQ = self._hidden(packed, bank, prompt_of_row_B)
         scored_BQH = hidden_BSH.gather(1, slot_BQ[:, :, None].expand(-1, -1, hidden_BSH.shape[-1]))
         logits_BQV = self.network.get_output_embeddings()(scored_BQH).float()
-        return answer_logprobs(logits_BQV, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK)
+        return answer_logprobs(
+            logits_BQV, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK
+        )
 
     def _hidden(
         self, packed: Packed, bank: PromptBank | None, prompt_of_row_B: Tensor | None
@@ -175,7 +177,9 @@ class CausalModel:
         embed, device = self.network.get_input_embeddings(), self.device
         text_BTH = embed(packed.tokens_BT.to(device))
         prompts_BPH, prompt_mask_BP = rows_of(bank, prompt_of_row_B, text_BTH)
-        joined_BSH, mask_BS = attach(prompts_BPH, prompt_mask_BP, text_BTH, packed.mask_BT.to(device))
+        joined_BSH, mask_BS = attach(
+            prompts_BPH, prompt_mask_BP, text_BTH, packed.mask_BT.to(device)
+        )
         position_BS = positions(mask_BS)
         E, branch_BE, depth_BE = packed.extra_BE.shape[1], packed.branch_BE, packed.depth_BE
         if E:
@@ -206,7 +210,9 @@ def rows_of(
     """
     if bank is None or prompt_of_row_B is None:
         B, _, H = text_BTH.shape
-        return text_BTH.new_zeros(B, 0, H), torch.zeros(B, 0, dtype=torch.bool, device=text_BTH.device)
+        return text_BTH.new_zeros(B, 0, H), torch.zeros(
+            B, 0, dtype=torch.bool, device=text_BTH.device
+        )
     prompts_BPH, mask_BP = bank.rows(prompt_of_row_B)
     return prompts_BPH.to(text_BTH.device), mask_BP.to(text_BTH.device)
 

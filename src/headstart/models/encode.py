@@ -54,7 +54,9 @@ def _tokens_after(tokenizer: Any, anchor: str, text: str) -> tuple[int, ...]:
     if not tokens or whole[: len(before)] != before:
         tokens = tuple(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not text.strip() or not tokens:
-        raise TemplateError(f"the label word {text.strip()!r} has no tokens; give it a word with letters")
+        raise TemplateError(
+            f"the label word {text.strip()!r} has no tokens; give it a word with letters"
+        )
     return tokens
 
 

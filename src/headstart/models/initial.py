@@ -35,13 +35,26 @@ def initialiser(spec: str, model: BaseModel, label_words: Sequence[str] = ()) ->
         >>> initialiser("vocab", load_model("tiny-causal"))(3, torch.Generator()).shape
         torch.Size([3, 16])
     """
+    check_spec(spec)
     name, _, argument = spec.partition(":")
+    return INITIALISERS[name](model, argument, label_words)
+
+
+def check_spec(spec: str) -> None:
+    """Make sure that an initialiser has this name, before a model is loaded.
+
+    Raises:
+        UsageError: An unknown name, with a suggestion.
+
+    Example:
+        >>> check_spec("vocab:5000")
+    """
+    name = spec.partition(":")[0]
     if name not in INITIALISERS:
         raise UsageError(
             f"unknown init '{spec}'{did_you_mean(name, INITIALISERS) or ';'} "
             f"known: {', '.join(INITIALISERS)}"
         )
-    return INITIALISERS[name](model, argument, label_words)
 
 
 def _vocabulary(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:

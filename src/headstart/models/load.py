@@ -13,7 +13,13 @@ import torch
 from headstart.errors import ModelError, did_you_mean
 from headstart.models.base import BaseModel
 from headstart.models.causal import CausalModel
-from headstart.models.packaged import HUB_IDS, PACKAGES, converted_folder, packaged_file, source_record
+from headstart.models.packaged import (
+    HUB_IDS,
+    PACKAGES,
+    converted_folder,
+    packaged_file,
+    source_record,
+)
 from headstart.models.probe import probe
 from headstart.models.seq2seq import Seq2SeqModel
 from headstart.models.tiny import tiny_causal, tiny_seq2seq
@@ -65,7 +71,7 @@ def load_model(
     )
     if name in TINY:
         network, tokenizer = TINY[name]()
-        choices = {"dtype": "float32", "attention": "eager"}
+        choices: dict[str, Any] = {"dtype": "float32", "attention": "eager"}
         choices |= _set_by_hand(dtype, attention)
         if choices["attention"] != "eager":
             network.set_attn_implementation(choices["attention"])
@@ -73,10 +79,8 @@ def load_model(
         return wrap(network, tokenizer, name, choices)
     source = _locate(name)
     config = _read_config(name, source)
-    if dtype == "auto" or attention == "auto":
-        choices = dict(probe(*_shape(config), place))
-    else:
-        choices = {}
+    by_hand = "auto" not in (dtype, attention)
+    choices = {} if by_hand else dict(probe(*_shape(config), place))
     choices |= _set_by_hand(dtype, attention)
     network, tokenizer = _read_weights(name, source, config.model_type, choices)
     choices |= {"source": source_record(Path(source)) or str(name), "device": str(place)}
@@ -189,7 +193,8 @@ def _read_config(name: str, source: str) -> Any:
 
 def _shape(config: Any) -> tuple[int, int, int]:
     inner = next(
-        (v for k in ("intermediate_size", "d_ff", "n_inner") if (v := getattr(config, k, None))), None
+        (v for k in ("intermediate_size", "d_ff", "n_inner") if (v := getattr(config, k, None))),
+        None,
     )
     hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
     return hidden, int(inner or 4 * hidden), heads
@@ -211,7 +216,9 @@ def _read_weights(
         )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{name}: weights or tokenizer cannot be read ({_first_line(error)})") from error
+        raise ModelError(
+            f"{name}: weights or tokenizer cannot be read ({_first_line(error)})"
+        ) from error
     if not tokenizer.is_fast:
         raise ModelError(f"{name}: needs a fast tokenizer (tokenizer.json); this one has none")
     return network, tokenizer

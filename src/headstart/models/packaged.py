@@ -107,7 +107,7 @@ def _convert(file: Path, target: Path) -> None:
     )
     network = type(read)(config)
     network.load_state_dict(read.state_dict())
-    network.to(torch.bfloat16).save_pretrained(target)
+    network.bfloat16().save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 

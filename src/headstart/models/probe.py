@@ -11,6 +11,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -56,7 +57,9 @@ def matmul_rate(hidden: int, inner: int, dtype: torch.dtype, device: torch.devic
     return 2 * rows * hidden * inner * best_rate(run)
 
 
-def attention_rate(kernel: str, heads: int, size: int, dtype: torch.dtype, device: torch.device) -> float:
+def attention_rate(
+    kernel: str, heads: int, size: int, dtype: torch.dtype, device: torch.device
+) -> float:
     """Measure forward and backward calls a second of ``eager`` or ``sdpa`` attention under a mask.
 
     Example:
@@ -96,16 +99,15 @@ def probe(hidden: int, inner: int, heads: int, device: torch.device) -> dict[str
         >>> sorted(probe(16, 32, 4, torch.device("cpu")))
         ['attention', 'attention_calls_per_s', 'dtype', 'gflop_per_s']
     """
-    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    processor = torch.cuda.get_device_name(device) if device.type == "cuda" else processor_name()
     key = f"{processor}|{torch.get_num_threads()}|{torch.__version__}|{hidden}x{inner}x{heads}"
     path = cache_folder() / "probe.json"
     known = _read(path)
     if key not in known:
         known[key] = _measure(hidden, inner, heads, device)
-        try:
+        # a read-only cache costs the measurement each time, nothing else
+        with suppress(StorageError):
             write_whole(path, to_json(known))
-        except StorageError:  # a read-only cache costs the measurement each time, nothing else
-            pass
     found: dict[str, Any] = known[key]
     return found
 
@@ -136,9 +138,17 @@ def _read(path: Any) -> dict[str, Any]:
         return {}
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return what this machine calls its processor.
+
+    Example:
+        >>> processor_name() != ""
+        True
+    """
     try:
         with open("/proc/cpuinfo") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+            return next(
+                line.split(":")[1].strip() for line in lines if line.startswith("model name")
+            )
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()

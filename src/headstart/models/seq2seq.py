@@ -103,7 +103,9 @@ class Seq2SeqModel:
     def _answer(self, word: str) -> tuple[int, ...]:
         tokens = tuple(self.tokenizer(word.strip(), add_special_tokens=False)["input_ids"])
         if not tokens:
-            raise TemplateError(f"the label word {word!r} has no tokens; give it a word with letters")
+            raise TemplateError(
+                f"the label word {word!r} has no tokens; give it a word with letters"
+            )
         return tokens
 
     def score(
@@ -134,7 +136,9 @@ class Seq2SeqModel:
     ) -> tuple[Tensor, Tensor]:
         tokens_BT, text_mask_BT = pad([row.source for row in rows], self.device)
         text_BTH = self.network.get_input_embeddings()(tokens_BT)
-        joined_BSH, mask_BS = attach(*rows_of(bank, prompt_of_row_B, text_BTH), text_BTH, text_mask_BT)
+        joined_BSH, mask_BS = attach(
+            *rows_of(bank, prompt_of_row_B, text_BTH), text_BTH, text_mask_BT
+        )
         encoder = self.network.get_encoder()
         encoded = encoder(inputs_embeds=joined_BSH, attention_mask=mask_BS.long())
         return encoded.last_hidden_state, mask_BS

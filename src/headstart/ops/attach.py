@@ -69,9 +69,9 @@ def causal_visibility(mask_BS: Tensor, branch_BE: Tensor, depth_BE: Tensor) -> T
     E = branch_BE.shape[1]
     visible = torch.zeros(B, S + E, S + E, dtype=torch.bool, device=mask_BS.device)
     visible[:, :S, :S] = torch.ones(S, S, dtype=torch.bool, device=mask_BS.device).tril()
-    visible[:, :, :S] = (visible[:, :, :S] | (torch.arange(S + E) >= S)[None, :, None].to(
-        mask_BS.device
-    )) & mask_BS[:, None, :]
+    visible[:, :, :S] = (
+        visible[:, :, :S] | (torch.arange(S + E) >= S)[None, :, None].to(mask_BS.device)
+    ) & mask_BS[:, None, :]
     same_branch = (branch_BE[:, :, None] == branch_BE[:, None, :]) & (branch_BE >= 0)[:, None, :]
     visible[:, S:, S:] = same_branch & (depth_BE[:, :, None] >= depth_BE[:, None, :])
     visible.diagonal(dim1=1, dim2=2).fill_(True)

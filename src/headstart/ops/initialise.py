@@ -40,7 +40,7 @@ def from_vocabulary(table_VH: Tensor, most_frequent: int | None = None) -> Initi
     size = min(most_frequent or len(table_VH), len(table_VH))
 
     def initialise(prompt_length: int, generator: torch.Generator) -> Tensor:
-        rounds = -(-prompt_length // size)
+        rounds = max(1, -(-prompt_length // size))
         rows = torch.cat([torch.randperm(size, generator=generator) for _ in range(rounds)])
         return table_VH[rows[:prompt_length]].float().clone()
 
@@ -103,8 +103,8 @@ def uniform(hidden_size: int, scale: float) -> Initialiser:
     """
     width = scale * 3**0.5
     return lambda prompt_length, generator: (
-        torch.rand(prompt_length, hidden_size, generator=generator) * 2 - 1
-    ) * width
+        (torch.rand(prompt_length, hidden_size, generator=generator) * 2 - 1) * width
+    )
 
 
 def zero(hidden_size: int) -> Initialiser:

@@ -62,7 +62,8 @@ def token_cross_entropy(logprob_BC: Tensor, length_BC: Tensor, target_B: Tensor)
     """Mean token cross-entropy of the gold candidate, in nats, one value a row [B].
 
     Example:
-        >>> token_cross_entropy(torch.tensor([[-4.0, -1.0]]), torch.tensor([[2, 1]]), torch.tensor([0])).item()
+        >>> logprob, length = torch.tensor([[-4.0, -1.0]]), torch.tensor([[2, 1]])
+        >>> token_cross_entropy(logprob, length, torch.tensor([0])).item()
         2.0
     """
     gold_B1 = target_B[:, None]

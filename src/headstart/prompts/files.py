@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -107,9 +107,37 @@ def storage_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or type(error).__name__
+        place = path if ".tmp-" in str(error.filename) else error.filename or path
         raise StorageError(
-            f"{error.filename or path}: {reason}; choose a folder you may write to, with room left"
+            f"{place}: {reason}; choose a folder you may write to, with room left"
         ) from error
+
+
+@contextmanager
+def made_parents(path: Path) -> Iterator[None]:
+    """Make the folders above ``path``; take the new ones away again when the block fails.
+
+    Raises:
+        StorageError: They cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> top = Path(tempfile.mkdtemp())
+        >>> with suppress(ValueError), made_parents(top / "a" / "b" / "file"):
+        ...     raise ValueError((top / "a" / "b").is_dir())
+        >>> list(top.iterdir())
+        []
+    """
+    with storage_errors(path):
+        missing = [parent for parent in path.absolute().parents if not parent.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for parent in missing:  # the nearest first
+            with suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
@@ -140,11 +168,11 @@ def write_whole(path: Path, content: bytes | str) -> None:
 
 
 def to_json(value: object) -> str:
-    """Write a value as readable JSON with a stable order and a final newline.
+    r"""Write a value as readable JSON with a stable order and a final newline.
 
     Example:
         >>> to_json({"b": 1, "a": 2})
-        '{\\n  "a": 2,\\n  "b": 1\\n}\\n'
+        '{\n  "a": 2,\n  "b": 1\n}\n'
     """
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -205,7 +233,9 @@ def read_card(folder: Path) -> PromptCard:
     return card
 
 
-def load_prompt(folder: Path, fingerprint: Fingerprint | None = None) -> tuple[SoftPrompt, PromptCard]:
+def load_prompt(
+    folder: Path, fingerprint: Fingerprint | None = None
+) -> tuple[SoftPrompt, PromptCard]:
     """Load a prompt and its card, and check that it fits the base model.
 
     Args:
@@ -262,14 +292,20 @@ def check_fingerprint(folder: Path, card: PromptCard, fingerprint: Fingerprint) 
 
 def _read_tensor(path: Path, shape: tuple[int, int]) -> torch.Tensor:
     if not path.is_file():
-        raise PromptFileError(f"{path}: missing; the folder's card is there but its vectors are not")
+        raise PromptFileError(
+            f"{path}: missing; the folder's card is there but its vectors are not"
+        )
     if path.stat().st_size > MAX_BYTES:
-        raise PromptFileError(f"{path}: {path.stat().st_size} bytes; a prompt has at most {MAX_BYTES}")
+        raise PromptFileError(
+            f"{path}: {path.stat().st_size} bytes; a prompt has at most {MAX_BYTES}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys())
             if names != [TENSOR]:
-                raise PromptFileError(f"{path}: tensors {names[:3]} where ['{TENSOR}'] was expected")
+                raise PromptFileError(
+                    f"{path}: tensors {names[:3]} where ['{TENSOR}'] was expected"
+                )
             found = file.get_slice(TENSOR)
             if tuple(found.get_shape()) != shape or found.get_dtype() != "F32":
                 raise PromptFileError(

@@ -186,7 +186,9 @@ def card_for(
             "advice": result.advice,
             "model_choices": model.choices,
         },
-        metrics={} if result.tuned.dev_accuracy is None else {"dev_accuracy": result.tuned.dev_accuracy},
+        metrics={}
+        if result.tuned.dev_accuracy is None
+        else {"dev_accuracy": result.tuned.dev_accuracy},
         versions=library_versions(),
     )
 

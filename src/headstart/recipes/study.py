@@ -12,6 +12,7 @@ The folder is built beside its place and renamed, so that it is there whole or n
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,22 @@ from headstart.evaluate.metrics import classification_metrics
 from headstart.evaluate.predictions import Sink, prediction
 from headstart.evaluate.rank import content_free_rows, probabilities, scores_under
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.prompts.files import PromptCard, load_prompt, read_card, storage_errors
+from headstart.prompts.files import (
+    PromptCard,
+    load_prompt,
+    made_parents,
+    read_card,
+    storage_errors,
+)
+from headstart.prompts.prompt import SoftPrompt
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task
 
 CHUNK = 1024
 """Rows that are read, scored and written at a time: files may be larger than memory."""
+
+DONE = ("study.json", "metrics.json", "card.json")
+"""Files that are written last: a folder that holds one is a finished result."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,25 +100,50 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         >>> [p.name for p in target.iterdir()]
         ['a.txt']
     """
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"{path}: is a file; --out names a folder")
-    if path.is_dir() and any(path.iterdir()) and not overwrite:
-        raise UsageError(f"{path}: holds files already; choose another --out, or pass --overwrite")
-    scratch = path.with_name(f".tmp-{uuid4().hex}-{path.name}")
-    with storage_errors(path):
-        scratch.mkdir(parents=True)
-    try:
-        yield scratch
+    check_new(path, overwrite)
+    place = Path(os.path.abspath(path))  # "." has no name to stand beside
+    scratch = place.with_name(f".tmp-{uuid4().hex}-{place.name}")
+    with made_parents(place):
         with storage_errors(path):
-            if path.is_dir():
-                retired = path.with_name(f".old-{uuid4().hex}-{path.name}")
-                path.replace(retired)
-                scratch.replace(path)
-                shutil.rmtree(retired)
-            else:
-                scratch.replace(path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir()
+        try:
+            yield scratch
+            with storage_errors(path):
+                if place.is_dir():
+                    retired = place.with_name(f".old-{uuid4().hex}-{place.name}")
+                    place.replace(retired)
+                    scratch.replace(place)
+                    shutil.rmtree(retired)
+                else:
+                    scratch.replace(place)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_new(path: Path, overwrite: bool = False) -> None:
+    """Make sure that a folder at ``path`` would replace nothing, or only an earlier result.
+
+    Raises:
+        UsageError: ``path`` is a file, or holds something that may not be replaced.
+        StorageError: It cannot be looked at.
+
+    Example:
+        >>> check_new(Path("nowhere-yet"))
+    """
+    with storage_errors(path):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path}: is a file; --out names a folder")
+        if not path.is_dir() or not any(path.iterdir()):
+            return
+        if not overwrite:
+            raise UsageError(
+                f"{path}: holds files already; choose another --out, or pass --overwrite"
+            )
+        if not any((path / done).is_file() for done in DONE):
+            raise UsageError(
+                f"{path}: holds other files; --overwrite replaces an earlier result only "
+                f"(a folder with {' or '.join(DONE)})"
+            )
 
 
 def seed_folders(folder: Path, seed: int | None = None) -> list[Path]:
@@ -124,7 +160,9 @@ def seed_folders(folder: Path, seed: int | None = None) -> list[Path]:
         headstart.errors.PromptFileError: nowhere: no such folder; `headstart tune --out nowhere` makes one
     """
     if not folder.is_dir():
-        raise PromptFileError(f"{folder}: no such folder; `headstart tune --out {folder}` makes one")
+        raise PromptFileError(
+            f"{folder}: no such folder; `headstart tune --out {folder}` makes one"
+        )
     if (folder / "card.json").is_file():
         return [folder]
     members = sorted(
@@ -145,7 +183,10 @@ def seed_folders(folder: Path, seed: int | None = None) -> list[Path]:
 
 
 def load_study(
-    folder: Path, load: Callable[[str], BaseModel], model: str | None = None, seed: int | None = None
+    folder: Path,
+    load: Callable[[str], BaseModel],
+    model: str | None = None,
+    seed: int | None = None,
 ) -> Study:
     """Load a study's prompts and the base model they were made for.
 
@@ -173,20 +214,42 @@ def load_study(
         load_prompt(member)
     base = load(model or card.base_model)
     mark = base.fingerprint()
-    loaded = [load_prompt(member, mark) for member in members]
+    loaded = [(member.name, *load_prompt(member, mark)) for member in members]
+    return assemble(folder, base, loaded)
+
+
+def assemble(
+    folder: Path, model: BaseModel, members: Sequence[tuple[str, SoftPrompt, PromptCard]]
+) -> Study:
+    """Put prompts of one task beside their base model.
+
+    Args:
+        folder: What errors name.
+        model: The base model they were made for.
+        members: Each one's name, prompt and card; task and scoring are the first card's.
+
+    Raises:
+        PromptFileError: The card's task cannot be read.
+
+    Example:
+        >>> assemble.__name__
+        'assemble'
+    """
+    card = members[0][2]
     try:
         task = Task.from_dict({k: v for k, v in card.task.items() if k != "scoring"})
         scoring = Scoring.model_validate(card.task["scoring"])
     except (KeyError, pydantic.ValidationError) as error:
-        raise PromptFileError(f"{members[0] / 'card.json'}: its task cannot be read ({error})") from error
+        where = folder / members[0][0] / "card.json"
+        raise PromptFileError(f"{where}: its task cannot be read ({error})") from error
     return Study(
         folder,
-        base,
+        model,
         task,
         scoring,
-        tuple(member.name for member in members),
-        tuple(prompt.vectors_PH.to(base.device) for prompt, _ in loaded),
-        tuple(card for _, card in loaded),
+        tuple(name for name, _, _ in members),
+        tuple(prompt.vectors_PH.to(model.device) for _, prompt, _ in members),
+        tuple(card for _, _, card in members),
         card.training.get("settings", {}).get("max_length"),
     )
 

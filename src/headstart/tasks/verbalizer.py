@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from headstart.errors import TemplateError, did_you_mean
+from headstart.tasks.example import Example
+from headstart.tasks.task import Task
 from headstart.tasks.template import Template
 
 _SINGLE_FIELD = "{{{{ {name} }}}}\nLabel: {{{{ answer }}}}"
@@ -117,6 +119,41 @@ def default_template(field_names: Sequence[str]) -> Template:
     else:
         text = "".join(_FIELD_LINE.format(name=name) for name in field_names) + _LAST_LINE
     return Template(text, name="default")
+
+
+def task_for(
+    example: Example,
+    labels: Sequence[str],
+    template: Template | None = None,
+    words: Mapping[str, str] | None = None,
+) -> Task:
+    """Make the task that asks about examples like this one.
+
+    Args:
+        example: A row of the data.
+        labels: The label names, in the order of their classes.
+        template: Asks the question. Default None: made from the names of the example's fields.
+        words: The word of each label. Default None: the template's answer choices, or else words
+            made from the labels.
+
+    Raises:
+        TemplateError: The template, the words, the labels and the example do not fit together.
+
+    Example:
+        >>> task_for(Example("a:1", {"text": "Lovely!"}), ["bad", "veryGood"]).words
+        ('bad', 'very good')
+    """
+    names = list(example.fields)
+    template = template or default_template(names)
+    template.check(names)
+    brings_answers = words is None and template.answer_choices is not None
+    task = Task(template, tuple(labels), () if brings_answers else label_words(labels, words))
+    found = len(task.render(Example(example.id, example.fields)).candidates)
+    if found != len(labels):
+        raise TemplateError(
+            f"template '{template.name}' brings {found} answers for {len(labels)} labels"
+        )
+    return task
 
 
 def _can_stand(name: str) -> bool:

@@ -1,0 +1,82 @@
+"""Every initialiser gives P finite vectors of the model's size, at its scale, the same for a seed."""
+
+import pytest
+import torch
+
+from headstart.errors import UsageError
+from headstart.models.initial import INITIALISERS, initialiser
+from headstart.models.load import load_model
+from headstart.ops.initialise import from_class_words, from_vocabulary, root_mean_square
+from headstart.prompts.files import PromptCard, save_prompt
+from headstart.prompts.prompt import SoftPrompt
+
+WORDS = ("terrible", "great")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("tiny-causal")
+
+
+def saved(folder, model, length):
+    prompt = SoftPrompt.of(torch.randn(length, model.hidden_size))
+    card = PromptCard(
+        base_model=model.name,
+        fingerprint=model.fingerprint(),
+        length=length,
+        hidden_size=model.hidden_size,
+    )
+    save_prompt(folder, prompt, card)
+    return prompt
+
+
+@pytest.mark.parametrize("name", INITIALISERS)
+@pytest.mark.parametrize("length", [1, 7])
+def test_every_initialiser_holds_the_contract(name, length, model, tmp_path):
+    argument = {"text": "text:Is it good?", "file": f"file:{tmp_path}"}.get(name, name)
+    if name == "file":
+        saved(tmp_path, model, length)
+    make = initialiser(argument, model, WORDS)
+    one, again, other = (make(length, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
+    assert one.shape == (length, model.hidden_size) and one.dtype == torch.float32
+    assert torch.isfinite(one).all() and torch.equal(one, again)
+    if name in ("vocab", "normal", "uniform"):
+        assert not torch.equal(one, other)
+        rows = make(200, torch.Generator().manual_seed(1))
+        scale = root_mean_square(rows) / root_mean_square(model.embedding_VH)
+        assert scale == pytest.approx(1, abs=0.1)
+
+
+def test_a_file_is_taken_as_it_is(model, tmp_path):
+    prompt = saved(tmp_path, model, 4)
+    made = initialiser(f"file:{tmp_path}", model)(4, torch.Generator())
+    assert torch.equal(made, prompt.vectors_PH)
+
+
+def test_vocabulary_rows_are_the_tables_without_replacement(model):
+    rows = from_vocabulary(model.embedding_VH, 10)(10, torch.Generator().manual_seed(1))
+    distances = torch.cdist(rows, model.embedding_VH[:10].float())
+    assert sorted(distances.argmin(-1).tolist()) == list(range(10))
+
+
+def test_class_words_stand_last_next_to_the_text():
+    filler = from_vocabulary(torch.zeros(3, 2))
+    made = from_class_words([torch.ones(2, 2), torch.full((1, 2), 3.0)], filler)(
+        4, torch.Generator()
+    )
+    assert made[:, 0].tolist() == [0.0, 0.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    "spec, line",
+    [
+        ("vocabb", "did you mean 'vocab'"),
+        ("vocab:many", "a number of tokens"),
+        ("text:", "needs a text"),
+        ("normal:wide", "a number was expected"),
+        ("class-words", "needs label words"),
+    ],
+)
+def test_a_wrong_spec_is_one_clear_line(model, spec, line):
+    with pytest.raises(UsageError, match=line):
+        initialiser(spec, model)
