@@ -134,7 +134,8 @@ def run(model: BaseModel, name: str, method: str, seeds: list[int]) -> None:
             **classification_metrics(gold, predicted),
             "train_seconds": round(seconds, 1), "settings": settings,
             "truncated_rows": sum(row.truncated > 0 for row in test),
-            "model": model.fingerprint().weights, "dtype": model.choices["dtype"], "attention": model.choices["attention"],
+            "model": model.fingerprint().weights, "dtype": model.choices["dtype"],
+            "attention": model.choices["attention"],
             "threads": torch.get_num_threads(), "versions": library_versions(),
             "command": f"python -m benchmarks.few_shot --datasets {name} --methods {method}",
         }  # fmt: skip

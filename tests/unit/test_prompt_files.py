@@ -35,7 +35,10 @@ def saved(folder, vectors=None):
     return prompt, save_prompt(folder, prompt, card)
 
 
-@given(arrays("float32", st.tuples(st.integers(1, 6), st.just(4)), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)))  # fmt: skip
+FINITE = st.floats(width=32, allow_nan=False, allow_infinity=False)
+
+
+@given(arrays("float32", st.tuples(st.integers(1, 6), st.just(4)), elements=FINITE))
 @settings(max_examples=25, deadline=None)
 def test_a_prompt_round_trips_bit_for_bit(tmp_path_factory, values):
     folder = tmp_path_factory.mktemp("prompt")

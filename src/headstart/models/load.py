@@ -6,11 +6,11 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
-from headstart.errors import ModelError, did_you_mean
+from headstart.errors import ModelError, UsageError, did_you_mean
 from headstart.models.base import BaseModel
 from headstart.models.causal import CausalModel
 from headstart.models.packaged import (
@@ -61,6 +61,7 @@ def load_model(
 
     Raises:
         ModelError: No such model, one of an unknown type, or files that cannot be read.
+        UsageError: No such dtype or attention kernel.
 
     Example:
         >>> load_model("tiny-causal").hidden_size
@@ -126,6 +127,9 @@ def _unknown_type(name: str, model_type: str) -> str:
 
 def _set_by_hand(dtype: Dtype, attention: Attention) -> dict[str, str]:
     chosen = {"dtype": dtype, "attention": attention}
+    for kind, known in (("dtype", get_args(Dtype)), ("attention", get_args(Attention))):
+        if chosen[kind] not in known:
+            raise UsageError(f"unknown {kind} '{chosen[kind]}'; known: {', '.join(known)}")
     return {key: value for key, value in chosen.items() if value != "auto"}
 
 

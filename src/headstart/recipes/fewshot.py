@@ -145,6 +145,10 @@ def draw(examples: Sequence[Example], settings: TuneSettings, seed: int) -> Shot
     if None in labels:
         raise DataError(f"{examples[labels.index(None)].id}: no label to learn from")
     names = [str(label) for label in labels]
+    if settings.num_shots is None and settings.dev_shots >= len(names):
+        raise DataError(
+            f"{settings.dev_shots} dev rows leave none of {len(names)} to train on; ask for fewer"
+        )
     num_shots = settings.num_shots or len(names) - settings.dev_shots
     return draw_shots(
         names, num_shots, seed, dev_shots=settings.dev_shots, stratified=settings.stratified

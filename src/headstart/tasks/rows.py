@@ -79,7 +79,7 @@ def labels_from(labels: Any) -> np.ndarray:
     """
     if labels is None:
         raise DataError("fit requires y to be passed, but the target y is None")
-    values: np.ndarray = column_or_1d(labels, warn=True)
+    values: np.ndarray = column_or_1d(np.asarray(labels), warn=True)
     for i, value in enumerate(values):
         if _is_missing(value):
             raise DataError(f"row {i}: the label is missing ({value}); {_MEND}")
