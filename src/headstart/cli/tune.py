@@ -51,16 +51,10 @@ def tune(
     as_json: options.JsonFlag = False,
 ) -> None:
     """Tune a soft prompt from a few labelled rows."""
-    from headstart.cli.plan import show_plan
     from headstart.cli.question import read_question, read_template, read_words
-    from headstart.recipes.study import check_new, new_folder
 
     output = Output(as_json, quiet)
-    check_new(out, overwrite)
-    drawn = {"num_shots": shots, "dev_shots": dev_shots, "stratified": stratified}
     seed_list = None if seeds is None else options.read_seeds(seeds)
-    made = {"init": init, "prompt_length": prompt_length, "max_length": max_length}
-    settings = settings_from({**drawn, **made, "seeds": seed_list}, assignments or [])
     read = partial(
         read_question,
         *(train, test),
@@ -70,8 +64,16 @@ def tune(
         columns=options.read_columns(text, columns),
         limit_test=limit_test,
     )
+    from headstart.recipes.study import check_new, new_folder  # torch: after what is instant
+
+    check_new(out, overwrite)
+    drawn = {"num_shots": shots, "dev_shots": dev_shots, "stratified": stratified}
+    made = {"init": init, "prompt_length": prompt_length, "max_length": max_length}
+    settings = settings_from({**drawn, **made, "seeds": seed_list}, assignments or [])
     load = options.loader(dtype, attention)
     if dry_run:
+        from headstart.cli.plan import show_plan
+
         show_plan(output, load, model, _checked(output, read(), settings), settings)
         return
     with new_folder(out, overwrite) as scratch:

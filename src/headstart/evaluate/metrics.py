@@ -25,7 +25,9 @@ def classification_metrics(gold: Sequence[str], predicted: Sequence[str]) -> dic
     return {
         "accuracy": float(accuracy_score(gold, predicted)),
         "macro_f1": float(f1_score(gold, predicted, average="macro", zero_division=0)),
-        "matthews": float(matthews_corrcoef(gold, predicted)) if len({*gold, *predicted}) > 1 else 0.0,
+        "matthews": float(matthews_corrcoef(gold, predicted))
+        if len({*gold, *predicted}) > 1
+        else 0.0,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor
@@ -54,7 +55,8 @@ def scores_under(
     if not scoring.calibrate:
         return scores_NRC
     plain = scoring.model_copy(update={"calibrate": False})
-    bias_NC = scores_under(model, content_free, prompts, plain).exp().mean(1).log()
+    bias_NRC = scores_under(model, content_free, prompts, plain)
+    bias_NC = bias_NRC.logsumexp(1) - math.log(bias_NRC.shape[1])
     return calibrate(scores_NRC, bias_NC[:, None, :])
 
 

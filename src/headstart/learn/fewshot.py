@@ -20,6 +20,7 @@ from headstart.learn.doctor import Vitals
 from headstart.learn.loop import Event, run_loop
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.batches import by_length, score_all
+from headstart.models.parallel import map_groups
 from headstart.ops.initialise import root_mean_square
 from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
 from headstart.prompts.bank import PromptBank
@@ -244,26 +245,33 @@ class _Stack:
             )
 
     def _backward(self, rows: list[Encoded], owner_B: Tensor, weight_B: Tensor) -> dict[int, float]:
-        """Accumulate every prompt's gradient over groups of similar length; return losses by run."""
-        losses: dict[int, float] = {}
-        longest = max(len(prompt) for prompt in self.prompts)
-        for group in by_length([row.size + longest for row in rows]):
-            bank = PromptBank.stack(self.prompts)
+        """Give every active prompt its gradient, from groups of like length; return losses by run."""
+        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
+
+        def gradient(group: list[int]) -> tuple[Tensor, list[float]]:
+            leaf_NPH = bank.prompts_NPH.detach().requires_grad_()
             loss_B = row_losses(
                 self.model,
                 [rows[i] for i in group],
-                bank,
+                PromptBank(leaf_NPH, bank.mask_NP),
                 owner_B[group],
                 self.settings.loss,
                 self.scoring,
             )
             weighted_B = loss_B * weight_B[group].to(loss_B.device)
-            weighted_B.sum().backward()
-            for n, value in zip(owner_B[group].tolist(), weighted_B.tolist(), strict=True):
-                losses[n] = losses.get(n, 0.0) + value
-        for n, active in enumerate(self.active):
-            if not active:
-                self.prompts[n].grad = None
+            (grad_NPH,) = torch.autograd.grad(weighted_B.sum(), leaf_NPH)
+            return grad_NPH, weighted_B.tolist()
+
+        longest = bank.prompts_NPH.shape[1]
+        groups = list(by_length([row.size + longest for row in rows]))
+        parts = map_groups(gradient, groups, self.model.device)
+        total_NPH = torch.stack([grad_NPH for grad_NPH, _ in parts]).sum(0)
+        losses: dict[int, float] = dict.fromkeys(owner_B.tolist(), 0.0)
+        for group, (_, values) in zip(groups, parts, strict=True):
+            for n, value in zip(owner_B[group].tolist(), values, strict=True):
+                losses[n] += value
+        for n in losses:
+            self.prompts[n].grad = total_NPH[n, bank.mask_NP[n]]
         return losses
 
     def look_at_dev(self, done: int) -> bool:

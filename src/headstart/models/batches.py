@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from headstart.models.base import BaseModel, Encoded
+from headstart.models.parallel import map_groups
 from headstart.prompts.bank import PromptBank
 
-SLOTS = 768
+SLOTS = 512
 """Slots (rows x longest row, padding included) in one forward: enough to fill a processor's matrix
 units, and few enough that rows of one length meet and little is padding."""
 
@@ -48,7 +49,7 @@ def score_all(
         rows: R encoded rows.
         bank: The prompts; ``None``: no row has one.
         prompt_of_row_B: Each row's prompt. Default: prompt 0 for all.
-        progress: Called with the number of rows just scored.
+        progress: Called with the number of rows just scored, from the thread that scored them.
 
     Returns:
         Log-probabilities [R, C] in nats and token counts [R, C]; count 0 marks a missing candidate.
@@ -64,11 +65,16 @@ def score_all(
     length_RC = torch.zeros(len(rows), width, dtype=torch.long)
     chosen = torch.tensor(list(prompt_of_row_B) if prompt_of_row_B is not None else [0] * len(rows))
     prompt_length = bank.prompts_NPH.shape[1] if bank is not None else 0
-    with torch.inference_mode():
-        for group in by_length([row.size + prompt_length for row in rows]):
+
+    def score(group: list[int]) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
             scored = model.score([rows[i] for i in group], bank, chosen[group])
-            columns = scored[0].shape[1]
-            logprob_RC[group, :columns] = scored[0].cpu()
-            length_RC[group, :columns] = scored[1].cpu()
-            progress(len(group))
+        progress(len(group))
+        return scored
+
+    groups = list(by_length([row.size + prompt_length for row in rows]))
+    for group, scored in zip(groups, map_groups(score, groups, model.device), strict=True):
+        columns = scored[0].shape[1]
+        logprob_RC[group, :columns] = scored[0].cpu()
+        length_RC[group, :columns] = scored[1].cpu()
     return logprob_RC, length_RC

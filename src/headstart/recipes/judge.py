@@ -77,7 +77,7 @@ def fixed_rows(examples: Sequence[Example], limit: int | None) -> list[Example]:
 
     Example:
         >>> [e.id for e in fixed_rows([Example(str(i), {}) for i in range(9)], 3)]
-        ['3', '4', '8']
+        ['2', '4', '5']
     """
     if limit is None or limit >= len(examples):
         return list(examples)
