@@ -183,8 +183,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file to append to")
     flags = parser.parse_args()
     text = flags.out.read_text() if flags.out.exists() else ""
-    lines = [json.loads(line) for line in text.splitlines()]
-    done = {(line["dataset"], line["method"], line["seed"]) for line in lines}
+    done = {(x["dataset"], x["method"], x["seed"]) for x in map(json.loads, text.splitlines())}
     wanted = [(d, m, int(s)) for m in flags.methods for d in flags.datasets for s in flags.seeds]
     for key in (key for key in wanted if key not in done):
         try:

@@ -31,13 +31,8 @@ from headstart.prompts.files import (
 )
 from headstart.recipes.fewshot import card_for, tune_seeds
 from headstart.recipes.from_card import card_errors, result_of, settings_of, task_of
-from headstart.recipes.study import (
-    assemble,
-    content_free_for,
-    new_folder,
-    score_examples,
-    seed_folders,
-)
+from headstart.recipes.predict import content_free_for, score_examples
+from headstart.recipes.study import assemble, new_folder, seed_folders
 from headstart.recipes.write_study import Tuning, write_study
 from headstart.tasks.example import Example
 from headstart.tasks.rows import examples_from, label_name, labels_from
@@ -205,8 +200,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         study = assemble(Path(), self._fitted_base(), [("fit", self.prompt_, self.card_)])
-        scores_NRC = score_examples(study, examples_from(X), content_free_for(study))
-        chances_RC: np.ndarray = probabilities(scores_NRC).double().numpy()
+        scored = score_examples(study, examples_from(X), content_free_for(study))
+        chances_RC: np.ndarray = probabilities(scored.scores_NRC).double().numpy()
         chances_RC /= chances_RC.sum(axis=1, keepdims=True)
         return chances_RC
 

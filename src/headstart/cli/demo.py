@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -142,7 +143,7 @@ def run_task(
         started = time.perf_counter()
         tuning = tune_rows(output, base, question, settings, command, f"{name}: ")
         seconds = time.perf_counter() - started
-        study = tuning.study(folder)
+        study = tuning.study()
         judged = _judge(output, f"{name}: testing", study, question)
         bare = _judge(
             output, f"{name}: testing without a prompt", replace(study, prompts=()), question
@@ -188,7 +189,7 @@ def _judge(output: Output, label: str, study: Study, question: Question) -> Judg
 
 def _classify(study: Study, name: str) -> list[dict[str, Any]]:
     """Label the fresh sentences."""
-    from headstart.recipes.study import predictions, score_examples
+    from headstart.recipes.predict import predictions, score_examples
     from headstart.tasks.example import Example
 
     rows = [Example(f"fresh:{n}", {"text": text}) for n, text in enumerate(TASKS[name].fresh, 1)]
@@ -230,14 +231,14 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
 
 
 def _say_next(output: Output, first: dict[str, Any], model: str) -> None:
-    train, test = (demo_file(first["task"], part) for part in ("train", "test"))
+    train, test = (quote(str(demo_file(first["task"], part))) for part in ("train", "test"))
     template = TASKS[first["task"]].template.replace("\n", "\\n")
     output.say(
         "",
         "next: the same by hand, with three seeds (then put your own file there)",
-        f"  headstart tune {train} --model {model} --shots {SHOTS} --seeds 1,2,3 \\",
+        f"  headstart tune {train} --model {quote(model)} --shots {SHOTS} --seeds 1,2,3 \\",
         f"    --template '{template}' \\",
         f"    --test {test} --out runs/{first['task']}",
         "and label rows with a prompt that was just made:",
-        f"  headstart predict {first['folder']} {test} --out runs/predictions.jsonl",
+        f"  headstart predict {quote(first['folder'])} {test} --out runs/predictions.jsonl",
     )

@@ -34,6 +34,7 @@ def evaluate(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Subtract the scores of content-free texts.")
     ] = False,
+    max_length: options.SameMaxLengthFlag = None,
     model: options.SameModelFlag = None,
     dtype: options.DtypeFlag = options.Dtype.auto,
     attention: options.AttentionFlag = options.Attention.auto,
@@ -52,6 +53,7 @@ def evaluate(
     with new_folder(out, overwrite) if out is not None else nullcontext() as scratch:
         rows = fixed_rows(read_all(test, label=label or label_as_tuned, columns=chosen), limit)
         study = load_study(folder, options.loader(dtype, attention), model, seed)
+        study = replace(study, max_length=max_length or study.max_length)
         if calibrate:
             scoring = study.scoring.model_copy(update={"calibrate": True})
             study = replace(study, scoring=scoring)
@@ -62,6 +64,7 @@ def evaluate(
             "folder": str(folder),
             "test": test,
             "rows": len(rows),
+            "cut_rows": sum(row["cut_tokens"] > 0 for row in judged.ensemble_rows),
             "calibrated": study.scoring.calibrate,
             "members": dict(zip(study.seeds, judged.members, strict=True)),
             "over_seeds": judged.over_seeds,
@@ -111,5 +114,6 @@ def _report(output: Output, report: dict[str, Any], out: Path | None) -> None:
     output.table(["prompt", *(name.replace("_", "-") for name in names)], rows)
     calibrated = ", calibrated" if report["calibrated"] else ""
     output.say("", f"{report['rows']} rows{calibrated}, {report['seconds']:.1f} s")
+    output.say_cut(report["cut_rows"], report["rows"])
     if out is not None:
         output.say(f"predictions written to {out}")

@@ -132,6 +132,10 @@ MaxLengthFlag = Annotated[
     int | None,
     typer.Option("--max-length", help="Cut longer rows to this many tokens, prompt included."),
 ]
+SameMaxLengthFlag = Annotated[
+    int | None,
+    typer.Option("--max-length", min=8, help="Cut longer rows to this many. Default: as tuned."),
+]
 SeedsFlag = Annotated[
     str | None, typer.Option("--seeds", help="One prompt each, e.g. 1,2,3. Default: 1.")
 ]

@@ -35,6 +35,16 @@ class Output:
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         self.as_json, self.quiet = as_json, quiet
 
+    def say_cut(self, cut: int, rows: int) -> None:
+        """Say how many rows were cut to fit, where any were.
+
+        Example:
+            >>> Output().say_cut(1, 4)
+            1 of 4 rows were cut to fit --max-length
+        """
+        if cut:
+            self.say(f"{cut} of {rows} rows were cut to fit --max-length")
+
     def say(self, *lines: str) -> None:
         """Print lines for people.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ def predict(
     seed: options.SeedFlag = None,
     text: options.TextFlag = None,
     columns: options.ColumnsFlag = None,
+    max_length: options.SameMaxLengthFlag = None,
     model: options.SameModelFlag = None,
     dtype: options.DtypeFlag = options.Dtype.auto,
     attention: options.AttentionFlag = options.Attention.auto,
@@ -33,7 +35,8 @@ def predict(
 ) -> None:
     """Label new rows, however many there are."""
     from headstart.evaluate.predictions import prediction_file
-    from headstart.recipes.study import load_study, predict_stream
+    from headstart.recipes.predict import predict_stream
+    from headstart.recipes.study import load_study
     from headstart.tasks.readers import read_examples
 
     output = Output(as_json, quiet)
@@ -44,6 +47,7 @@ def predict(
         examples = read_examples(source, label=None, columns=chosen)
         examples = chain([next(examples)], examples)  # a wrong file fails before the model loads
         study = load_study(folder, options.loader(dtype, attention), model, seed)
+        study = replace(study, max_length=max_length or study.max_length)
         started, counts = time.perf_counter(), _Counts(sink)
         with output.progress("rows labelled") as progress:
             rows = predict_stream(study, examples, counts, progress.add)
@@ -53,11 +57,13 @@ def predict(
     output.say(
         "", f"{rows} rows in {seconds:.1f} s, by {len(study.seeds)} prompt(s); written to {out}"
     )
+    output.say_cut(counts.cut, rows)
     output.result(
         {
             "out": str(out),
             "rows": rows,
             "counts": found,
+            "cut_rows": counts.cut,
             "members": list(study.seeds),
             "seconds": round(seconds, 2),
         }
@@ -68,10 +74,11 @@ class _Counts:
     """Counts the labels that pass through to a sink."""
 
     def __init__(self, sink: Sink) -> None:
-        self.sink, self.of = sink, Counter[str]()
+        self.sink, self.of, self.cut = sink, Counter[str](), 0
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         self.of.update(row["predicted"] for row in rows)
+        self.cut += sum(row["cut_tokens"] > 0 for row in rows)
         self.sink.write(rows)
 
 

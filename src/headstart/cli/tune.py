@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -113,6 +114,9 @@ def _checked(output: Output, question: Question, settings: TuneSettings) -> Ques
         drawn = draw(question.train, settings, seed)
         for row in (*drawn.train, *drawn.dev):
             question.task.render(question.train[row])
+    marks = [part.get("sha256") for part in question.data.values()]
+    if len(marks) > 1 and marks[0] is not None and marks[0] == marks[1]:
+        output.note("note: the test file is the training file: it measures memory, not skill")
     labels = question.task.labels
     if question.task.words and are_bare_numbers(question.task.words):
         output.note(
@@ -139,7 +143,7 @@ def _run(
     clock.append(time.perf_counter())
     tuning = tune_rows(output, base, question, settings, command)
     clock.append(time.perf_counter())
-    judged = judge_rows(output, tuning, question, folder)
+    judged = judge_rows(output, tuning, question)
     clock.append(time.perf_counter())
     summary = write_study(folder, tuning, judged)
     parts = zip(("loading", "tuning", "testing"), clock[1:], clock[:-1], strict=True)
@@ -176,9 +180,7 @@ def tune_rows(
     return Tuning(base, question.task, settings, results, question.data, command)
 
 
-def judge_rows(
-    output: Output, tuning: Tuning, question: Question, folder: Path
-) -> Judgement | None:
+def judge_rows(output: Output, tuning: Tuning, question: Question) -> Judgement | None:
     """Measure on the test rows, where there are any, with progress shown.
 
     Example:
@@ -190,7 +192,7 @@ def judge_rows(
     if not question.test:
         return None
     with output.progress("testing", len(question.test) * len(tuning.results)) as progress:
-        return judge(tuning.study(folder), question.test, progress.add)
+        return judge(tuning.study(), question.test, progress.add)
 
 
 def _report(
@@ -213,6 +215,8 @@ def _report(
     for seed in seeds:
         if seed["advice"]:
             output.say(f"seed {seed['seed']}: {seed['advice']}")
+    labels_used = [seed["labels"]["total"] for seed in seeds]
+    output.say_cut(sum(seed["cut_rows"] for seed in seeds), sum(labels_used))
     used = {(seed["labels"]["train"], seed["labels"]["dev"]) for seed in seeds}
     train, dev_labels = next(iter(used))
     output.say(
@@ -222,6 +226,6 @@ def _report(
         f"a prompt file: {summary['prompt_bytes'] / 1024:.0f} KB; written to {out}",
         "",
         "next:",
-        f"  headstart evaluate {out} {test or 'TEST'}",
-        f"  headstart predict {out} INPUT --out predictions.jsonl",
+        f"  headstart evaluate {quote(str(out))} {quote(test) if test else 'TEST'}",
+        f"  headstart predict {quote(str(out))} INPUT --out predictions.jsonl",
     )

@@ -89,6 +89,7 @@ def probabilities(scores_NRC: Tensor) -> Tensor:
     """Average the members' probabilities over the candidates: [R, C], rows summing to 1.
 
     Example:
+        >>> import torch
         >>> probabilities(torch.zeros(2, 1, 2)).tolist()
         [[0.5, 0.5]]
     """

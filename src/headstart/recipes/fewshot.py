@@ -39,6 +39,7 @@ class SeedResult:
         ledger: How many labels it used.
         tuned: How the run went.
         advice: The doctor's line; ``None`` for a healthy run.
+        cut_rows: Rows that were cut to fit ``max_length``.
 
     Example:
         >>> SeedResult.__slots__[0]
@@ -51,6 +52,7 @@ class SeedResult:
     ledger: LabelLedger
     tuned: Tuned
     advice: str | None
+    cut_rows: int = 0
 
 
 def limits_for(settings: TuneSettings, prompt_length: int | None = None) -> Limits:
@@ -125,6 +127,7 @@ def tune_seeds(
             LabelLedger(len(shots.train), len(shots.dev)),
             tuned,
             diagnose(tuned.vitals, math.log(max(2, len(run.train[0].candidates))), rate),
+            sum(row.truncated > 0 for row in (*run.train, *run.dev)),
         )
         for seed, shots, run, tuned in zip(settings.seeds, draws, runs, results, strict=True)
     ]
@@ -180,6 +183,7 @@ def card_for(
             "seed": result.seed,
             "shots": asdict(result.shots),
             "labels": result.ledger.to_dict(),
+            "cut_rows": result.cut_rows,
             "data": data,
             "settings": settings.model_dump(mode="json"),
             "lr": learning_rate(settings.train, model),

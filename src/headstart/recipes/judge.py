@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from headstart.evaluate.metrics import classification_metrics, over_seeds
-from headstart.recipes.study import Study, content_free_for, predictions, score_examples
+from headstart.recipes.predict import content_free_for, predictions, score_examples
+from headstart.recipes.study import Study
 from headstart.tasks.example import Example
 
 
@@ -58,17 +59,24 @@ def judge(
         DataError: A label the task does not know, or a row longer than the model.
 
     Example:
-        >>> judge.__name__
-        'judge'
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.task import Task
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("0", "1"), ("no", "yes"))
+        >>> rows = [Example("a:1", {"text": "Well?"}, "0"), Example("a:2", {"text": "So?"}, "1")]
+        >>> judge(Study(load_model("tiny-causal"), task), rows).members[0]["accuracy"]
+        0.5
     """
-    scores_NRC = score_examples(study, examples, content_free_for(study), progress)
+    scored = score_examples(study, examples, content_free_for(study), progress)
     gold = [str(example.label) for example in examples]
 
     def measured(rows: list[dict[str, Any]]) -> dict[str, float]:
         return classification_metrics(gold, [row["predicted"] for row in rows])
 
-    members = [predictions(study, examples, scores_NRC[n : n + 1]) for n in range(len(scores_NRC))]
-    together = predictions(study, examples, scores_NRC)
+    members = [
+        predictions(study, examples, scored.member(n)) for n in range(len(scored.scores_NRC))
+    ]
+    together = predictions(study, examples, scored)
     return Judgement([measured(rows) for rows in members], measured(together), members, together)
 
 

@@ -16,8 +16,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -27,10 +26,7 @@ from torch import Tensor
 
 from headstart.config import Scoring
 from headstart.errors import PromptFileError, UsageError, did_you_mean
-from headstart.evaluate.metrics import classification_metrics
-from headstart.evaluate.predictions import Sink, prediction
-from headstart.evaluate.rank import content_free_rows, probabilities, scores_under
-from headstart.models.base import BaseModel, Encoded, Limits
+from headstart.models.base import BaseModel, Limits
 from headstart.prompts.files import (
     PromptCard,
     load_prompt,
@@ -39,11 +35,7 @@ from headstart.prompts.files import (
     storage_errors,
 )
 from headstart.prompts.prompt import SoftPrompt
-from headstart.tasks.example import Example
 from headstart.tasks.task import Task
-
-CHUNK = 1024
-"""Rows that are read, scored and written at a time: files may be larger than memory."""
 
 DONE = ("study.json", "metrics.json", "card.json")
 """Files that are written last: a folder that holds one is a finished result."""
@@ -54,27 +46,28 @@ class Study:
     """Tuned prompts of one task, ready to score.
 
     Attributes:
-        folder: Where it was read from.
         model: The base model.
         task: Template, labels, label words.
         scoring: The rule.
         seeds: The members' names.
-        prompts: The members' vectors [P, H].
+        prompts: The members' vectors [P, H]; none: the bare model.
         cards: The members' cards.
         max_length: Tokens a row is truncated to; ``None``: a longer row than the model is an error.
 
     Example:
-        >>> Study.__slots__[0]
-        'folder'
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("0", "1"), ("no", "yes"))
+        >>> Study(load_model("tiny-causal"), task).limits.reserve
+        0
     """
 
-    folder: Path
     model: BaseModel
     task: Task
-    scoring: Scoring
-    seeds: tuple[str, ...]
-    prompts: tuple[Tensor, ...]
-    cards: tuple[PromptCard, ...]
+    scoring: Scoring = field(default_factory=Scoring)
+    seeds: tuple[str, ...] = ()
+    prompts: tuple[Tensor, ...] = ()
+    cards: tuple[PromptCard, ...] = ()
     max_length: int | None = None
 
     @property
@@ -232,9 +225,14 @@ def assemble(
         PromptFileError: The card's task cannot be read.
 
     Example:
-        >>> assemble.__name__
-        'assemble'
+        >>> from headstart.models.load import load_model
+        >>> assemble(Path("runs/x"), load_model("tiny-causal"), [])
+        Traceback (most recent call last):
+        ...
+        ValueError: no members
     """
+    if not members:
+        raise ValueError("no members")
     card = members[0][2]
     try:
         task = Task.from_dict({k: v for k, v in card.task.items() if k != "scoring"})
@@ -243,7 +241,6 @@ def assemble(
         where = folder / members[0][0] / "card.json"
         raise PromptFileError(f"{where}: its task cannot be read ({error})") from error
     return Study(
-        folder,
         model,
         task,
         scoring,
@@ -252,104 +249,6 @@ def assemble(
         tuple(card for _, _, card in members),
         card.training.get("settings", {}).get("max_length"),
     )
-
-
-def score_examples(
-    study: Study,
-    examples: Sequence[Example],
-    content_free: Sequence[Encoded] = (),
-    progress: Callable[[int], None] = lambda done: None,
-) -> Tensor:
-    """Score examples under every member: [N, R, C].
-
-    Example:
-        >>> score_examples.__name__
-        'score_examples'
-    """
-    rows = study.model.encode([study.task.render(example) for example in examples], study.limits)
-    return scores_under(study.model, rows, study.prompts, study.scoring, content_free, progress)
-
-
-def content_free_for(study: Study) -> list[Encoded]:
-    """Encode what calibration needs; nothing where the study does not calibrate.
-
-    Example:
-        >>> content_free_for.__name__
-        'content_free_for'
-    """
-    if not study.scoring.calibrate:
-        return []
-    return content_free_rows(
-        study.model, study.task, sorted(study.task.template.fields), study.limits
-    )
-
-
-def evaluate_members(
-    study: Study,
-    examples: Sequence[Example],
-    sinks: Sequence[Sink] = (),
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, float]]:
-    """Measure every member on labelled examples; write each one's predictions to its sink.
-
-    Raises:
-        DataError: A label the task does not know.
-
-    Example:
-        >>> evaluate_members.__name__
-        'evaluate_members'
-    """
-    scores_NRC = score_examples(study, examples, content_free_for(study), progress)
-    gold = [str(example.label) for example in examples]
-    metrics = []
-    for n in range(len(scores_NRC)):
-        rows = predictions(study, examples, scores_NRC[n : n + 1])
-        metrics.append(classification_metrics(gold, [row["predicted"] for row in rows]))
-        if sinks:
-            sinks[n].write(rows)
-    return metrics
-
-
-def predictions(
-    study: Study, examples: Sequence[Example], scores_NRC: Tensor
-) -> list[dict[str, Any]]:
-    """Turn scores into prediction rows; several members are averaged by probability.
-
-    Example:
-        >>> predictions.__name__
-        'predictions'
-    """
-    chances = probabilities(scores_NRC).tolist()
-    scores = scores_NRC.mean(0).tolist()
-    names = list(study.task.labels)
-    return [
-        prediction(example.id, names, chance, score, example.label)
-        for example, chance, score in zip(examples, chances, scores, strict=True)
-    ]
-
-
-def predict_stream(
-    study: Study,
-    examples: Iterator[Example],
-    sink: Sink,
-    progress: Callable[[int], None] = lambda done: None,
-) -> int:
-    """Predict any number of examples a chunk at a time; return how many.
-
-    Raises:
-        DataError: A row that cannot be read, or is longer than the model.
-
-    Example:
-        >>> predict_stream.__name__
-        'predict_stream'
-    """
-    content_free, count = content_free_for(study), 0
-    while chunk := list(islice(examples, CHUNK)):
-        scores_NRC = score_examples(study, chunk, content_free)
-        sink.write(predictions(study, chunk, scores_NRC))
-        count += len(chunk)
-        progress(len(chunk))
-    return count
 
 
 def read_summary(folder: Path) -> dict[str, Any]:

@@ -49,8 +49,8 @@ class Tuning:
     data: dict[str, Any] = field(default_factory=dict)
     command: str = ""
 
-    def study(self, folder: Path) -> Study:
-        """Return the tuned prompts as a study, as if read from ``folder``.
+    def study(self) -> Study:
+        """Return the tuned prompts as a study.
 
         Example:
             >>> Tuning.study.__name__
@@ -58,7 +58,6 @@ class Tuning:
         """
         mark = self.model.fingerprint()
         return Study(
-            folder,
             self.model,
             self.task,
             self.settings.scoring,
@@ -87,7 +86,7 @@ def write_study(folder: Path, tuning: Tuning, judged: Judgement | None = None) -
         >>> write_study.__name__
         'write_study'
     """
-    study = tuning.study(folder)
+    study = tuning.study()
     summary = summary_of(tuning, study, judged)
     for n, (name, result, card) in enumerate(
         zip(study.seeds, tuning.results, study.cards, strict=True)
@@ -125,6 +124,7 @@ def summary_of(tuning: Tuning, study: Study, judged: Judgement | None = None) ->
                 "test": judged.members[n] if judged is not None else None,
                 "labels": result.ledger.to_dict(),
                 "advice": result.advice,
+                "cut_rows": result.cut_rows,
             }
         )
     return {
