@@ -34,7 +34,9 @@ def cell(lines: Iterable[Line], key: str) -> str:
     values = [100 * line[key] for line in lines]
     if not values:
         return "not run"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    if len(set(values)) == 1:
+        return f"{values[0]:.1f}"
+    spread = f" ± {statistics.stdev(values):.1f}"
     return f"{statistics.fmean(values):.1f}{spread}" + (
         "" if len(values) == 5 else f" (n={len(values)})"
     )
