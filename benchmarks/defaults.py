@@ -1,9 +1,11 @@
-"""Measure what the few-shot defaults rest on: learning rates, on validation rows, never on test rows.
+"""Measure what the few-shot defaults rest on, on validation rows, never on test rows.
 
-    python -m benchmarks.defaults [--datasets sst2] [--scales 0.03,0.1,0.3,1] [--seeds 1,2] [--inits vocab]
+    python -m benchmarks.defaults [--datasets sst2] [--scales 0.03,0.1,0.3] [--seeds 1,2]
+                                  [--inits vocab] [--length 20] [--steps 60]
 
 All scales and seeds of one data set and initialiser are one stack. Appends one JSON line a
-(data set, init, scale, seed) to docs/results/defaults.jsonl; lines that are there are skipped.
+(data set, init, length, steps, scale, seed) to docs/results/defaults.jsonl; lines that are there
+are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.few_shot_tasks import DATA, SOURCES, shots
-from headstart.config import Scoring, TuneSettings
+from headstart.config import Scoring, TuneSettings, override
 from headstart.evaluate.metrics import classification_metrics
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
@@ -31,6 +33,7 @@ RESULTS = Path("docs/results/defaults.jsonl")
 VALIDATION = {"sst2": "sst2/validation.jsonl", "sst5": "sst5/validation.jsonl"}
 VALIDATION["ag_news"] = "ag_news_10k/validation.jsonl"
 NUM_ROWS = 300
+KEYS = ("dataset", "init", "prompt_length", "num_steps", "lr_scale", "seed")
 
 
 def validation_rows(name: str, data: Path) -> list:
@@ -39,7 +42,10 @@ def validation_rows(name: str, data: Path) -> list:
 
 
 def measure(given: argparse.Namespace, model, name: str, init: str, missing: list) -> None:
-    settings, task = TuneSettings(), SOURCES[name].task
+    settings = override(
+        TuneSettings(), [f"prompt_length={given.length}", f"train.num_steps={given.steps}"]
+    )
+    task = SOURCES[name].task
     limits = Limits(max_length=256, reserve=settings.prompt_length)
     start = initialiser(init, model, task.words)
     unit = root_mean_square(model.embedding_VH)
@@ -60,7 +66,8 @@ def measure(given: argparse.Namespace, model, name: str, init: str, missing: lis
             "dataset": name, "split": "validation", "rows": len(rows), "init": init,
             "lr_scale": scale, "seed": seed, **classification_metrics(gold, predicted),
             "final_loss": float(np.mean(result.vitals.losses[-5:])), "drift": result.vitals.drift,
-            "settings": settings.train.model_dump(), "prompt_length": settings.prompt_length,
+            "num_steps": given.steps, "prompt_length": given.length,
+            "settings": settings.train.model_dump(),
         }  # fmt: skip
         with given.out.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -75,6 +82,8 @@ def main() -> None:
         "--scales", type=lambda s: [float(x) for x in s.split(",")], default=[0.03, 0.1, 0.3, 1.0]
     )
     parser.add_argument("--seeds", type=lambda s: [int(x) for x in s.split(",")], default=[1, 2])
+    parser.add_argument("--length", type=int, default=TuneSettings().prompt_length)
+    parser.add_argument("--steps", type=int, default=TuneSettings().train.num_steps)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -82,12 +91,10 @@ def main() -> None:
     for name in given.datasets:
         for init in given.inits:
             lines = given.out.read_text().splitlines() if given.out.exists() else []
-            done = {
-                tuple(json.loads(x)[k] for k in ("dataset", "init", "lr_scale", "seed"))
-                for x in lines
-            }
+            done = {tuple(json.loads(line)[key] for key in KEYS) for line in lines}
             wanted = [(scale, seed) for scale in given.scales for seed in given.seeds]
-            missing = [pair for pair in wanted if (name, init, *pair) not in done]
+            known = (name, init, given.length, given.steps)
+            missing = [pair for pair in wanted if (*known, *pair) not in done]
             if missing:
                 measure(given, model, name, init, missing)
 

@@ -13,6 +13,7 @@ from headstart.evaluate.metrics import classification_metrics, over_seeds
 from headstart.evaluate.rank import content_free_rows, probabilities, scores_under
 from headstart.learn.doctor import Vitals, diagnose
 from headstart.models.base import Limits
+from headstart.models.causal import answer_logprobs
 from headstart.models.load import load_model
 from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
 from headstart.tasks.example import Example
@@ -117,3 +118,18 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_try(finding):
 def test_the_doctor_lets_a_healthy_run_be():
     assert diagnose(HEALTHY, math.log(2), 0.01) is None
     assert diagnose(Vitals(), math.log(2), 0.01) is None
+
+
+def test_bfloat16_weights_do_not_tie_candidates():
+    """A logit near 16 in bfloat16 moves in steps of 1/8: candidates closer than that would tie."""
+    generator = torch.Generator().manual_seed(0)
+    hidden_BQH = torch.randn(4, 1, 64, generator=generator).bfloat16()
+    head_VH = torch.randn(50, 64, generator=generator).bfloat16()
+    head_VH[:10] = (hidden_BQH[0, 0] * 0.25 + 0.004 * head_VH[:10]).bfloat16()
+    answers = torch.arange(10).reshape(1, 10, 1).expand(4, -1, -1)
+    zeros = torch.zeros_like(answers)
+    scores, _ = answer_logprobs(hidden_BQH, head_VH, answers, zeros, zeros == 0)
+    exact = (hidden_BQH[:, 0].double() @ head_VH[:10].double().T).log_softmax(-1)
+    assert scores.dtype == torch.float32
+    assert torch.allclose(scores.double().log_softmax(-1), exact, atol=1e-5)
+    assert len(set(scores[0].tolist())) == 10

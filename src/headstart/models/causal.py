@@ -165,9 +165,9 @@ class CausalModel:
         packed = pack(rows)
         hidden_BSH, slot_BQ = self._hidden(packed, bank, prompt_of_row_B)
         scored_BQH = hidden_BSH.gather(1, slot_BQ[:, :, None].expand(-1, -1, hidden_BSH.shape[-1]))
-        logits_BQV = self.network.get_output_embeddings()(scored_BQH).float()
+        head_VH = self.network.get_output_embeddings().weight
         return answer_logprobs(
-            logits_BQV, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK
+            scored_BQH, head_VH, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK
         )
 
     def _hidden(
@@ -218,18 +218,35 @@ def rows_of(
 
 
 def answer_logprobs(
-    logits_BQV: Tensor, answer_BCK: Tensor, slot_BCK: Tensor, mask_BCK: Tensor
+    hidden_BQH: Tensor, head_VH: Tensor, answer_BCK: Tensor, slot_BCK: Tensor, mask_BCK: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Sum the log-probability of each candidate's tokens, token k read at scored slot ``slot_BCK``.
 
+    A logit of 16 in bfloat16 moves in steps of 1/8, which ties candidates and coarsens the loss. So the
+    candidates' own logits are float32 products; only the sum over the vocabulary, which all
+    candidates of a slot share, comes from the product in the model's dtype.
+
+    Args:
+        hidden_BQH: Last hidden states at the Q scored slots.
+        head_VH: The output embeddings.
+        answer_BCK: Tokens to score.
+        slot_BCK: After which scored slot each stands.
+        mask_BCK: Which tokens are real.
+
+    Returns:
+        Log-probabilities in nats [B, C] in float32, and token counts [B, C].
+
     Example:
         >>> zeros = torch.zeros(1, 1, 1, dtype=torch.long)
-        >>> answer_logprobs(torch.zeros(1, 1, 4), zeros, zeros, zeros == 0)[0].item()  # log 1/4
+        >>> hidden, head = torch.zeros(1, 1, 2), torch.zeros(4, 2)
+        >>> answer_logprobs(hidden, head, zeros, zeros, zeros == 0)[0].item()  # log 1/4
         -1.3862943649291992
     """
-    device = logits_BQV.device
+    device = hidden_BQH.device
     answer_BCK, slot_BCK, mask_BCK = (x.to(device) for x in (answer_BCK, slot_BCK, mask_BCK))
     row_B11 = torch.arange(len(answer_BCK), device=device)[:, None, None]
-    total_BQ = logits_BQV.logsumexp(-1)
-    logprob_BCK = logits_BQV[row_B11, slot_BCK, answer_BCK] - total_BQ[row_B11, slot_BCK]
+    total_BQ = torch.nn.functional.linear(hidden_BQH, head_VH).float().logsumexp(-1)
+    read_BCKH = hidden_BQH.float()[row_B11, slot_BCK]
+    logit_BCK = (read_BCKH * head_VH[answer_BCK].float()).sum(-1)
+    logprob_BCK = logit_BCK - total_BQ[row_B11, slot_BCK]
     return logprob_BCK.masked_fill(~mask_BCK, 0.0).sum(-1), mask_BCK.sum(-1)

@@ -120,10 +120,12 @@ class Seq2SeqModel:
             lanes = [(b, (answer,)) for b, row in enumerate(rows) for answer in row.candidates]
         row_of_lane = torch.tensor([b for b, _ in lanes], device=self.device)
         leads = [rows[b].lead for b, _ in lanes]
-        logits_BQV = self._decode(
+        hidden_BQH = self._decode(
             encoded_BSH[row_of_lane], mask_BS[row_of_lane], leads, [a[0] for _, a in lanes]
         )
-        logprob, length = answer_logprobs(logits_BQV, *_answers(leads, [a for _, a in lanes]))
+        head_VH = self.network.get_output_embeddings().weight
+        answers = _answers(leads, [a for _, a in lanes])
+        logprob, length = answer_logprobs(hidden_BQH, head_VH, *answers)
         kept = length > 0
         place = [(b, c) for b, row in enumerate(rows) for c in range(len(row.candidates))]
         row, column = torch.tensor(place, device=self.device).unbind(1)
@@ -154,13 +156,14 @@ class Seq2SeqModel:
         inputs = [start + lead + answer[:-1] for lead, answer in zip(leads, answers, strict=True)]
         input_BQ, _ = pad(inputs, self.device)
         # the decoder is causal, so padding on the right reaches no scored position
-        logits: Tensor = self.network(
-            encoder_outputs=(encoded_BSH,),
-            attention_mask=mask_BS.long(),
-            decoder_input_ids=input_BQ,
+        hidden_BQH: Tensor = self.network.get_decoder()(
+            input_ids=input_BQ,
+            encoder_hidden_states=encoded_BSH,
+            encoder_attention_mask=mask_BS.long(),
             use_cache=False,
-        ).logits
-        return logits.float()
+        ).last_hidden_state
+        scaled = getattr(self.network.config, "scale_decoder_outputs", False)
+        return hidden_BQH * self.hidden_size**-0.5 if scaled else hidden_BQH
 
 
 def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
