@@ -11,7 +11,7 @@ import yaml
 from headstart.errors import UsageError, did_you_mean
 
 
-class Settings(pydantic.BaseModel, frozen=True, extra="forbid"):
+class Settings(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
     """Base of all settings: frozen, no unknown names.
 
     Example:
@@ -27,7 +27,8 @@ class Scoring(Settings):
         rule: ``sum``, ``mean`` or ``length`` (``sum / length^gamma``) of token log-probabilities.
         gamma: The power of ``length``.
         eos: Whether each candidate ends with the end-of-sequence token.
-        calibrate: Whether the scores for a content-free text are subtracted.
+        calibrate: Whether the scores for a content-free text are subtracted when candidates are
+            ranked; the loss and the dev accuracy of tuning are of the scores themselves.
 
     Example:
         >>> Scoring().rule

@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from headstart.errors import ModelError, UsageError
 from headstart.models.base import Limits
-from headstart.models.load import known_names, load_model
+from headstart.models.load import known_names, load_model, wrap
 from headstart.models.packaged import packaged_file
 from headstart.models.tiny import tiny_causal, tiny_seq2seq
 from headstart.prompts.bank import PromptBank
@@ -64,6 +66,28 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
 def test_a_wrong_choice_is_named():
     with pytest.raises(UsageError, match="unknown dtype 'float8'"):
         load_model("tiny-causal", dtype="float8")
+
+
+def test_a_device_that_is_not_there_is_named():
+    for device in ("cude", "cuda:77"):
+        with pytest.raises(UsageError, match=f"device '{device}' is not on this machine"):
+            load_model("tiny-causal", device=device)
+
+
+def test_a_slot_needs_a_sentinel():
+    network, _ = tiny_seq2seq()
+    _, plain = tiny_causal()
+    model = wrap(network, without_sentinel(plain), "mine", {})
+    assert model.encode([Rendered("a", "Good?", ("bad",))], Limits())
+    with pytest.raises(ModelError, match="no <extra_id_0>"):
+        model.encode([Rendered("a", f"It was{ANSWER_SLOT}", ("bad",))], Limits())
+
+
+def without_sentinel(tokenizer):
+    text = tokenizer.backend_tokenizer.to_str().replace("<extra_id_0>", "<other>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(text), pad_token="<pad>", eos_token="</s>"
+    )
 
 
 def test_another_weight_is_another_fingerprint():

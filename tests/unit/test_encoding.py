@@ -85,11 +85,40 @@ def test_a_text_longer_than_the_model_is_an_error_with_a_way_out(causal):
     assert "\n" not in str(caught.value)
 
 
-def test_a_limit_that_leaves_no_room_is_an_error(causal):
-    with pytest.raises(DataError, match="no room for text"):
-        causal.encode(
-            [Rendered("a", "hello" + ANSWER_SLOT, ("bad",))], Limits(max_length=8, reserve=20)
-        )
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+@pytest.mark.parametrize("limit, line", [(8, "prompt and answers alone"), (30, "no room for text")])
+def test_a_limit_that_leaves_no_room_is_an_error(name, limit, line):
+    rendered = Template("A long question about {{ text }} is {{ answer }}").render(
+        Example("a", {"text": "hello"}), ["bad"]
+    )
+    with pytest.raises(DataError, match=line) as caught:
+        load_model(name).encode([rendered], Limits(max_length=limit, reserve=20))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["tiny-causal", "tiny-seq2seq"])
+def test_several_fields_share_the_cut_and_the_question_stays(name):
+    model = load_model(name)
+    template = Template("{{ premise }} Q {{ hypothesis }} true or false? {{ answer }}")
+    example = Example("a", {"premise": "p" * 40, "hypothesis": "h" * 35})
+    (row,) = model.encode([template.render(example, ["yes"])], Limits(max_length=45))
+    read = words(model, row.source)
+    assert len(row.source) <= 45
+    assert " Q h" in read and "true or false?" in read and read.startswith("ppp")
+    assert abs(read.count("p") - read.count("h")) <= 1
+    if model.kind == "seq2seq":
+        assert "<extra_id_0>" in read
+        assert row.source[-1] == model.tokenizer.eos_token_id
+
+
+def test_a_template_that_changes_its_field_is_cut_before_the_slot(seq2seq):
+    rendered = Template("{{ text | upper }} {{ answer }}").render(
+        Example("a", {"text": "long " * 20}), ["yes"]
+    )
+    (row,) = seq2seq.encode([rendered], Limits(max_length=20))
+    assert len(row.source) == 20
+    assert words(seq2seq, row.source).startswith("LONG LONG")
+    assert "<extra_id_0>" in words(seq2seq, row.source)
 
 
 def test_a_label_word_without_letters_is_refused(causal, seq2seq):

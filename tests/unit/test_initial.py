@@ -73,10 +73,28 @@ def test_class_words_stand_last_next_to_the_text():
         ("vocabb", "did you mean 'vocab'"),
         ("vocab:many", "a number of tokens"),
         ("text:", "needs a text"),
-        ("normal:wide", "a number was expected"),
+        ("normal:wide", "a number above 0"),
+        ("normal:nan", "a number above 0"),
+        ("vocab:999999", "the model has 260 tokens"),
+        ("zero:3", "takes no argument"),
         ("class-words", "needs label words"),
     ],
 )
 def test_a_wrong_spec_is_one_clear_line(model, spec, line):
     with pytest.raises(UsageError, match=line):
         initialiser(spec, model)
+
+
+def test_a_file_of_another_length_is_one_clear_line(model, tmp_path):
+    saved(tmp_path, model, 4)
+    with pytest.raises(UsageError, match="has 4 vectors, and 7 were asked for"):
+        initialiser(f"file:{tmp_path}", model)(7, torch.Generator())
+
+
+def test_a_study_of_one_seed_stands_for_its_prompt(model, tmp_path):
+    prompt = saved(tmp_path / "seed-3", model, 4)
+    made = initialiser(f"file:{tmp_path}", model)(4, torch.Generator())
+    assert torch.equal(made, prompt.vectors_PH)
+    saved(tmp_path / "seed-4", model, 4)
+    with pytest.raises(UsageError, match="a study of 2 prompts; name one"):
+        initialiser(f"file:{tmp_path}", model)

@@ -42,17 +42,18 @@ def test_a_value_never_splits_a_promptsource_template(value: str, other: str) ->
 
 
 @given(values, values)
-def test_the_cut_is_the_longest_field(one: str, two: str) -> None:
+def test_the_cuts_are_the_fields_where_they_stand(one: str, two: str) -> None:
     rendered = Template("Q: {{ a }} {{ answer }} {{ b }}.").render(example(a=one, b=two), ["x"])
-    assert rendered.cut is not None
-    start, end = rendered.cut
-    assert rendered.source[start:end] in (one.strip(), two.strip())
-    assert end - start == max(len(one.strip()), len(two.strip()))
+    shown = [rendered.source[start:end] for start, end in rendered.cuts]
+    assert max(one.strip(), two.strip(), key=len) in shown
+    assert set(shown) <= {one.strip(), two.strip()}
+    ends = [place for span in rendered.cuts for place in span]
+    assert ends == sorted(ends)
 
 
 def test_the_cut_is_none_where_no_field_stands_verbatim() -> None:
     rendered = Template("{{ text | upper }} {{ answer }}").render(example(text="ab", id="A"), ["x"])
-    assert rendered.cut is None
+    assert rendered.cuts == ()
 
 
 @pytest.mark.parametrize(

@@ -59,11 +59,16 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
         return None
     head = sum(vitals.losses[: max(1, count // 5)]) / max(1, count // 5)
     tail = sum(vitals.losses[-max(1, count // 5) :]) / max(1, count // 5)
-    if not all(map(math.isfinite, (*vitals.losses, *vitals.grad_norms))):
+    if not all(map(math.isfinite, (*vitals.losses, *vitals.grad_norms, vitals.drift))):
         return (
             f"the loss is not finite: lower the learning rate from {lr:.3g} to about {lr / 10:.3g}"
         )
     typical = sorted(vitals.update_ratios)[count // 2]
+    if vitals.drift > 100 or typical > 1:
+        return (
+            f"the prompt ran away: it is {vitals.drift:.3g} times its own size from its start; "
+            f"lower the learning rate from {lr:.3g} to about {lr / max(10.0, vitals.drift):.3g}"
+        )
     if count >= 10 and vitals.drift < 0.01 and tail > 0.9 * head:
         better = lr * min(1000.0, max(10.0, 0.02 / max(typical, 1e-12)))
         return (

@@ -250,16 +250,14 @@ class _Stack:
 
         def gradient(group: list[int]) -> tuple[Tensor, list[float]]:
             leaf_NPH = bank.prompts_NPH.detach().requires_grad_()
-            loss_B = row_losses(
-                self.model,
-                [rows[i] for i in group],
-                PromptBank(leaf_NPH, bank.mask_NP),
-                owner_B[group],
-                self.settings.loss,
-                self.scoring,
-            )
-            weighted_B = loss_B * weight_B[group].to(loss_B.device)
-            (grad_NPH,) = torch.autograd.grad(weighted_B.sum(), leaf_NPH)
+            part = [rows[i] for i in group]
+            leaves = PromptBank(leaf_NPH, bank.mask_NP)
+            with torch.enable_grad():
+                loss_B = row_losses(
+                    self.model, part, leaves, owner_B[group], self.settings.loss, self.scoring
+                )
+                weighted_B = loss_B * weight_B[group].to(loss_B.device)
+                (grad_NPH,) = torch.autograd.grad(weighted_B.sum(), leaf_NPH)
             return grad_NPH, weighted_B.tolist()
 
         longest = bank.prompts_NPH.shape[1]
@@ -277,6 +275,8 @@ class _Stack:
     def look_at_dev(self, done: int) -> bool:
         """Score every active run's dev rows; keep the best prompt, end runs that went stale."""
         chosen = [n for n, active in enumerate(self.active) if active and self.runs[n].dev]
+        if not chosen:
+            return not any(self.active)
         rows = [row for n in chosen for row in self.runs[n].dev]
         owner = [n for n in chosen for _ in self.runs[n].dev]
         bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])

@@ -88,46 +88,71 @@ def source_tokens(
     """
     # the tokenizer's own limit is a hint for warnings only: rows are measured against the model's
     batch = tokenizer(list(texts), return_offsets_mapping=True, truncation=False, verbose=False)
+    bounds = [n for n in (model_limit, limits.max_length) if n is not None]
     result = []
     for index, row in enumerate(rows):
         tokens: list[int] = batch["input_ids"][index]
         taken = limits.reserve + inner[index]
-        bounds = [n for n in (model_limit, limits.max_length) if n is not None]
         room = min(bounds) - taken if bounds else len(tokens)
-        if len(tokens) > room and limits.max_length is None:
+        if len(tokens) <= room:
+            result.append((tuple(tokens), 0))
+            continue
+        if room < 1:
             raise DataError(
-                f"{row.id}: {len(tokens)} tokens and {taken} for prompt and answers, "
-                f"but {model_name} takes {model_limit}; shorten the text, or pass --max-length "
-                f"{model_limit} to cut its longest field"
+                f"{row.id}: prompt and answers alone take {taken} of {min(bounds)} positions; "
+                "take a shorter prompt or shorter label words"
             )
-        kept = _shorten(tokens, batch["offset_mapping"][index], _span(row, texts[index]), room)
-        if not kept:
+        if limits.max_length is None:
             raise DataError(
-                f"{row.id}: no room for text: a limit of {limits.max_length} tokens leaves {room} beside "
-                f"{taken} for prompt and answers; raise --max-length or shorten the prompt"
+                f"{row.id}: {len(tokens)} tokens and {taken} for prompt and answers, but {model_name} "
+                f"takes {model_limit}; shorten the text, or pass --max-length {model_limit} to cut "
+                "its longest field"
+            )
+        spans = _spans(row, texts[index])
+        kept = shorten(tokens, batch["offset_mapping"][index], spans, room)
+        if len(kept) > room or len(kept) == len(tokens):
+            raise DataError(
+                f"{row.id}: no room for text: the template alone has {len(kept)} tokens, and a limit of "
+                f"{min(bounds)} leaves {room} beside {taken} for prompt and answers; raise --max-length"
             )
         result.append((tuple(kept), len(tokens) - len(kept)))
     return result
 
 
-def _span(row: Rendered, text: str) -> tuple[int, int]:
-    """Find the cut span in the text the model reads, whose slot may be a word or gone."""
-    if row.cut is None:
-        return 0, len(text)
-    start, end = row.cut
+def _spans(row: Rendered, text: str) -> list[tuple[int, int]]:
+    """Find what may be cut in the text the model reads, whose slot may be a word or gone."""
     slot = row.source.find(ANSWER_SLOT)
-    shift = len(text) - len(row.source) if 0 <= slot < start else 0
-    return start + shift, end + shift
+    longer = len(text) - len(row.source)
+    if not row.cuts:
+        end = len(text) if slot < 0 else min(slot, len(text))
+        return [(0, end), (end + longer + 1, len(text))] if end < len(text) else [(0, end)]
+    moved = [longer if 0 <= slot < start else 0 for start, _ in row.cuts]
+    return [(a + move, b + move) for (a, b), move in zip(row.cuts, moved, strict=True)]
 
 
-def _shorten(
-    tokens: list[int], offsets: Sequence[tuple[int, int]], span: tuple[int, int], room: int
+def shorten(
+    tokens: Sequence[int],
+    offsets: Sequence[tuple[int, int]],
+    spans: Sequence[tuple[int, int]],
+    room: int,
 ) -> list[int]:
-    excess = len(tokens) - max(room, 0)
-    if excess <= 0:
-        return tokens
-    start, end = span
-    inside = [i for i, (a, b) in enumerate(offsets) if start <= a and b <= end and a < b]
-    dropped = set(inside[-excess:])
-    kept = [token for i, token in enumerate(tokens) if i not in dropped]
-    return kept[: max(room, 0)]
+    """Drop tokens from the end of the longest span, again and again, until ``room`` are left.
+
+    Tokens outside the spans always stay, so the result may be longer than ``room``; and each span
+    keeps its first token.
+
+    Example:
+        >>> shorten([1, 2, 3, 4, 5], [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5)], [(0, 3), (4, 5)], 3)
+        [1, 4, 5]
+    """
+    inside = [
+        [i for i, (a, b) in enumerate(offsets) if start <= a and b <= end and a < b]
+        for start, end in spans
+    ]
+    dropped: set[int] = set()
+    while len(tokens) - len(dropped) > room:
+        longest = max(inside, key=len)
+        if len(longest) <= 1:
+            break
+        dropped.add(longest.pop())
+    return [token for i, token in enumerate(tokens) if i not in dropped]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from headstart.errors import UsageError, did_you_mean
 from headstart.models.base import BaseModel
@@ -62,9 +66,10 @@ def _vocabulary(model: BaseModel, argument: str, label_words: Sequence[str]) -> 
         raise UsageError(
             f"init 'vocab:{argument}': a number of tokens was expected, e.g. vocab:5000"
         )
-    return initialise.from_vocabulary(
-        model.embedding_VH.detach(), int(argument) if argument else None
-    )
+    table_VH = model.embedding_VH.detach()
+    if argument and int(argument) > len(table_VH):
+        raise UsageError(f"init 'vocab:{argument}': the model has {len(table_VH)} tokens")
+    return initialise.from_vocabulary(table_VH, int(argument) if argument else None)
 
 
 def _text(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
@@ -91,22 +96,50 @@ def _uniform(model: BaseModel, argument: str, label_words: Sequence[str]) -> Ini
 
 
 def _zero(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
+    if argument:
+        raise UsageError(f"init 'zero:{argument}': zero takes no argument")
     return initialise.zero(model.hidden_size)
 
 
 def _file(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
-    prompt, _ = load_prompt(Path(argument), model.fingerprint())
-    return initialise.from_prompt(prompt.vectors_PH)
+    folder = _prompt_folder(Path(argument))
+    prompt, _ = load_prompt(folder, model.fingerprint())
+    taken, length = initialise.from_prompt(prompt.vectors_PH), prompt.spec.length
+
+    def initialise_from_file(prompt_length: int, generator: torch.Generator) -> Tensor:
+        if prompt_length != length:
+            raise UsageError(
+                f"init 'file:{argument}': that prompt has {length} vectors, and {prompt_length} were "
+                f"asked for; set the prompt length to {length}"
+            )
+        return taken(prompt_length, generator)
+
+    return initialise_from_file
+
+
+def _prompt_folder(folder: Path) -> Path:
+    """Return a prompt's folder; a study of one seed stands for its prompt."""
+    members = sorted(path.parent for path in folder.glob("seed-*/card.json"))
+    if (folder / "card.json").is_file() or not members:
+        return folder
+    if len(members) > 1:
+        raise UsageError(
+            f"init 'file:{folder}': a study of {len(members)} prompts; name one, e.g. file:{members[0]}"
+        )
+    return members[0]
 
 
 def _scale(model: BaseModel, argument: str) -> float:
     """Return the standard deviation given, or the root mean square of the model's embeddings."""
+    if not argument:
+        return root_mean_square(model.embedding_VH.detach())
     try:
-        return float(argument) if argument else root_mean_square(model.embedding_VH.detach())
-    except ValueError as error:
-        raise UsageError(
-            f"init scale '{argument}': a number was expected, e.g. normal:0.5"
-        ) from error
+        scale = float(argument)
+    except ValueError:
+        scale = math.nan
+    if not 0 < scale < 1e6:
+        raise UsageError(f"init scale '{argument}': a number above 0 was expected, e.g. normal:0.5")
+    return scale
 
 
 INITIALISERS: dict[str, Maker] = {

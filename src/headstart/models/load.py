@@ -67,9 +67,7 @@ def load_model(
         >>> load_model("tiny-causal").hidden_size
         16
     """
-    place = torch.device(
-        device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    )
+    place = _place(device)
     if name in TINY:
         network, tokenizer = TINY[name]()
         choices: dict[str, Any] = {"dtype": "float32", "attention": "eager"}
@@ -86,6 +84,17 @@ def load_model(
     network, tokenizer = _read_weights(name, source, config.model_type, choices)
     choices |= {"source": source_record(Path(source)) or str(name), "device": str(place)}
     return wrap(network.to(place), tokenizer, name, choices)
+
+
+def _place(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device '{device}' is not on this machine; try auto or cpu") from error
+    return place
 
 
 @lru_cache(maxsize=4)

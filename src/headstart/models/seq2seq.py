@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.errors import TemplateError
+from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
 from headstart.models.causal import answer_logprobs, rows_of
 from headstart.models.encode import source_tokens
@@ -78,11 +78,13 @@ class Seq2SeqModel:
         Relative positions have no end, so only ``limits.max_length`` bounds a row.
 
         Raises:
+            DataError: The template alone is longer than ``limits.max_length``.
+            ModelError: A template has an answer slot, and the tokenizer no sentinel.
             TemplateError: A label word has no tokens.
         """
         if not rendered:
             return []
-        sentinel = self.tokenizer.convert_tokens_to_ids(SENTINEL)
+        sentinel = self._sentinel() if any(ANSWER_SLOT in row.source for row in rendered) else 0
         end = (self.tokenizer.eos_token_id,) if limits.eos else ()
         texts = [row.source.replace(ANSWER_SLOT, SENTINEL) for row in rendered]
         sources = source_tokens(
@@ -99,6 +101,15 @@ class Seq2SeqModel:
             )
             for row, (tokens, cut) in zip(rendered, sources, strict=True)
         ]
+
+    def _sentinel(self) -> int:
+        token: int | None = self.tokenizer.convert_tokens_to_ids(SENTINEL)
+        if token is None or self.tokenizer.convert_ids_to_tokens(token) != SENTINEL:
+            raise ModelError(
+                f"{self.name}: its tokenizer has no {SENTINEL}, which stands for the answer slot; use a "
+                "template without {{ answer }}, or a T5 tokenizer"
+            )
+        return token
 
     def _answer(self, word: str) -> tuple[int, ...]:
         tokens = tuple(self.tokenizer(word.strip(), add_special_tokens=False)["input_ids"])

@@ -39,11 +39,11 @@ class Rendered:
             it the answer follows the text.
         candidates: The C answers to score, in the order of the labels.
         target: The gold candidate's index; ``None`` when it is not known.
-        cut: Character span ``(start, end)`` of ``source`` that truncation may shorten from its end:
-            the longest field. ``None``: nothing but the end of the source may go.
+        cuts: Character spans ``(start, end)`` of ``source`` that truncation may shorten, each from
+            its end: the fields that stand there as they are. Empty: any text but the slot may go.
 
     Example:
-        >>> Rendered("a:1", f"Lovely. It was {ANSWER_SLOT}", ("bad", "good"), 1, (0, 7)).target
+        >>> Rendered("a:1", f"Lovely. It was {ANSWER_SLOT}", ("bad", "good"), 1, ((0, 7),)).target
         1
     """
 
@@ -51,4 +51,4 @@ class Rendered:
     source: str
     candidates: tuple[str, ...]
     target: int | None = None
-    cut: tuple[int, int] | None = None
+    cuts: tuple[tuple[int, int], ...] = ()

@@ -52,8 +52,8 @@ class Template:
     Example:
         >>> template = Template("{{ text }} It was {{ answer }}.")
         >>> rendered = template.render(Example("a:1", {"text": "Lovely!"}), ["bad", "good"], 1)
-        >>> rendered.source.replace(ANSWER_SLOT, "[answer]"), rendered.cut
-        ('Lovely! It was[answer].', (0, 7))
+        >>> rendered.source.replace(ANSWER_SLOT, "[answer]"), rendered.cuts
+        ('Lovely! It was[answer].', ((0, 7),))
     """
 
     text: str
@@ -162,7 +162,7 @@ class Template:
         Example:
             >>> template = Template("{{ text }} ||| {{ answer_choices[label] }}", "bad ||| good")
             >>> template.render(Example("a:1", {"text": "Lovely!"}), target=1)
-            Rendered(id='a:1', source='Lovely!', candidates=('bad', 'good'), target=1, cut=(0, 7))
+            Rendered(id='a:1', source='Lovely!', candidates=('bad', 'good'), target=1, cuts=((0, 7),))
         """
         random = _random(example)
         choices = self._choices(example, random) if candidates is None else tuple(candidates)
@@ -178,7 +178,7 @@ class Template:
         else:
             source = self._at_slot(self._fill(self.text, variables, example, random), example)
         self._check_rendered(source, choices, target, example)
-        return Rendered(example.id, source, choices or (), target, self._cut(source, example))
+        return Rendered(example.id, source, choices or (), target, self._cuts(source, example))
 
     def _parse(self, text: str) -> Program:
         try:
@@ -270,15 +270,17 @@ class Template:
                 example, f"has {len(choices)} candidates, so there is no target {target}"
             )
 
-    def _cut(self, source: str, example: Example) -> tuple[int, int] | None:
-        """Find the longest field that stands in the source as it is."""
+    def _cuts(self, source: str, example: Example) -> tuple[tuple[int, int], ...]:
+        """Find the fields that stand in the source as they are, none inside another."""
         values = (example.fields.get(name) for name in self.fields)
         texts = {value.strip() for value in values if isinstance(value, str)} - {""}
+        spans: list[tuple[int, int]] = []
         for text in sorted(texts, key=lambda text: (-len(text), text)):
             start = source.find(text)
-            if start >= 0:
-                return start, start + len(text)
-        return None
+            end = start + len(text)
+            if start >= 0 and all(end <= a or b <= start for a, b in spans):
+                spans.append((start, end))
+        return tuple(sorted(spans))
 
     def _error(self, example: Example, what: str) -> TemplateError:
         line = " ".join(what.split())
