@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache
 
 from headstart.models.base import BaseModel, Encoded
+from headstart.models.causal import answer_logprobs
 from headstart.models.encode import text_before_answer
 from headstart.ops.scores import rank_scores
 from headstart.seeds import derive_seed
@@ -73,6 +74,8 @@ def _from_cache(model: BaseModel, rows: Sequence[Encoded], cache: Any, past: int
         use_cache=True,
     ).last_hidden_state
     last = torch.tensor([len(row.source) - 1 for row in rows])
-    logits = model.network.get_output_embeddings()(hidden[torch.arange(len(rows)), last]).float()
-    answers = torch.tensor([[answer[0] for answer in row.candidates] for row in rows])
-    return rank_scores(logits.log_softmax(-1).gather(1, answers), torch.ones_like(answers))
+    read_BQH = hidden[torch.arange(len(rows)), last][:, None]
+    answer_BCK = torch.tensor([row.candidates for row in rows])
+    first, real = torch.zeros_like(answer_BCK), torch.ones_like(answer_BCK).bool()
+    head_VH = model.network.get_output_embeddings().weight
+    return rank_scores(*answer_logprobs(read_BQH, head_VH, answer_BCK, first, real))

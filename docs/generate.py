@@ -1,8 +1,14 @@
-"""Write the pages that are made from the code: docs/reference/cli.md. Run it with `make docs`."""
+"""Write the pages that are made from the code: docs/reference/cli.md. Run it with `make docs`.
 
+python docs/generate.py            write the page
+python docs/generate.py --check    write nothing; exit 1 where the page is stale
+"""
+
+import argparse
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"
@@ -40,16 +46,35 @@ def help_text(path: list[str]) -> str:
     return "\n".join(line.rstrip() for line in shown.strip("\n").splitlines())
 
 
-def main() -> None:
-    """Write the page."""
-    paths = command_paths()
+def page_text(paths: list[list[str]]) -> str:
+    """The whole page."""
+    with ThreadPoolExecutor(2) as pool:  # each waits for a process
+        shown = list(pool.map(help_text, paths))
     parts = [
-        f"\n## `{' '.join(['headstart', *p])}`\n\n```text\n{help_text(p)}\n```\n" for p in paths
+        f"\n## `{' '.join(['headstart', *path])}`\n\n```text\n{text}\n```\n"
+        for path, text in zip(paths, shown, strict=True)
     ]
-    PAGE.parent.mkdir(parents=True, exist_ok=True)
-    PAGE.write_text(HEAD + "".join(parts), "utf-8")
-    print(f"docs/reference/cli.md: {len(paths)} commands")
+    return HEAD + "".join(parts)
+
+
+def main() -> int:
+    """Write the page, or check it."""
+    parser = argparse.ArgumentParser(description="Write the pages that are made from the code.")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if stale")
+    parser.add_argument("--page", type=Path, default=PAGE, help="default: %(default)s")
+    given = parser.parse_args()
+    paths = command_paths()
+    text = page_text(paths)
+    if given.check:
+        if given.page.is_file() and given.page.read_text("utf-8") == text:
+            return 0
+        print(f"{given.page} is not what `--help` says; run `make docs`", file=sys.stderr)
+        return 1
+    given.page.parent.mkdir(parents=True, exist_ok=True)
+    given.page.write_text(text, "utf-8")
+    print(f"{given.page}: {len(paths)} commands")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,18 +20,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from headstart.config import FewShot, Scoring, TuneSettings, check_settings
 from headstart.errors import DataError, UsageError
-from headstart.evaluate.rank import probabilities
 from headstart.models.base import BaseModel
 from headstart.models.load import Attention, Dtype, cached_model
-from headstart.prompts.files import (
-    PromptCard,
-    check_fingerprint,
-    load_prompt,
-    save_prompt,
-)
+from headstart.prompts.files import PromptCard, check_fingerprint, load_prompt, save_prompt
 from headstart.recipes.fewshot import card_for, tune_seeds
 from headstart.recipes.from_card import card_errors, result_of, settings_of, task_of
-from headstart.recipes.predict import content_free_for, score_examples
+from headstart.recipes.predict import class_probabilities, content_free_for, score_examples
 from headstart.recipes.study import assemble, new_folder, seed_folders
 from headstart.recipes.write_study import Tuning, write_study
 from headstart.tasks.example import Example
@@ -63,8 +57,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             longer than the model is an error.
         optimizer: This and the following, to ``patience``: see ``headstart.config.FewShot``.
         rule: This and the following, to ``calibrate``: see ``headstart.config.Scoring``.
-        dtype: Of the base model's weights; ``auto``: what is fastest here.
-        attention: The attention kernel; ``auto``: what is fastest here.
+        dtype: Of the base model's weights; ``auto``: what is fastest here, or the loaded model's.
+        attention: The attention kernel; ``auto``: the same.
         random_state: Draws the initial prompt, the held-out rows and the order of rows.
         verbose: Log every update's loss, at level INFO.
 
@@ -151,8 +145,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DataError: Rows or labels that cannot be used.
             TemplateError: A template or label words that do not fit the data.
-            UsageError: A parameter that is wrong in itself.
+            UsageError: A parameter that is wrong in itself, or not the loaded model's.
             ModelError: The base model cannot be loaded.
+            HeadstartError: The prompt is not finite; it says what to try.
 
         Warns:
             ConvergenceWarning: The prompt did not learn; it says what to try.
@@ -199,9 +194,9 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             (3, 2)
         """
         check_is_fitted(self)
-        study = assemble(Path(), self._fitted_base(), [("fit", self.prompt_, self.card_)])
+        study = assemble(self._fitted_base(), [("fit", self.prompt_, self.card_)])
         scored = score_examples(study, examples_from(X), content_free_for(study))
-        chances_RC: np.ndarray = probabilities(scored.scores_NRC).double().numpy()
+        chances_RC: np.ndarray = class_probabilities(study, scored).double().numpy()
         chances_RC /= chances_RC.sum(axis=1, keepdims=True)
         return chances_RC
 
@@ -211,6 +206,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             NotFittedError: ``fit`` comes first.
             DataError: Rows that cannot be used.
+            PromptFileError: After unpickling: the base model is not the one of ``fit``.
 
         Example:
             >>> classifier = PromptClassifier("tiny-causal", num_steps=1)
@@ -228,6 +224,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: ``fit`` comes first.
             UsageError: The folder holds something already, or the labels are neither texts, numbers
                 nor booleans.
+            PromptFileError: After unpickling: the base model is not the one of ``fit``.
             StorageError: The folder cannot be written to.
 
         Example:
@@ -284,6 +281,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loaded.classes_, loaded.prompt_, loaded.card_ = _classes(card), prompt, card
         if model is not None:
             loaded.model = model
+            if not isinstance(model, (str, os.PathLike)):
+                loaded.dtype = loaded.attention = "auto"
         loaded._fitted_base()
         return loaded
 
@@ -312,6 +311,13 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _load_base(self) -> BaseModel:
         if isinstance(self.model, (str, os.PathLike)):
             return cached_model(os.fspath(self.model), self.dtype, self.attention)
+        for name in ("dtype", "attention"):
+            wanted, has = getattr(self, name), self.model.choices.get(name, "its own")
+            if wanted not in ("auto", has):
+                raise UsageError(
+                    f"{name}={wanted!r} is not the loaded model's ({has}); leave it at 'auto', or "
+                    f"load the model with it: load_model(..., {name}={wanted!r})"
+                )
         return self.model
 
     def _fitted_base(self) -> BaseModel:

@@ -65,7 +65,7 @@ class FewShot(Settings):
 
     optimizer: Literal["adamw", "adafactor"] = "adamw"
     lr: float | None = pydantic.Field(None, gt=0)
-    lr_scale: float = pydantic.Field(0.3, gt=0)
+    lr_scale: float = pydantic.Field(0.1, gt=0)
     schedule: Literal["linear", "constant"] = "linear"
     warmup_steps: int = pydantic.Field(5, ge=0)
     num_steps: int = pydantic.Field(60, ge=0)

@@ -48,6 +48,8 @@ def place(tmp_path: Path, tuned: Path) -> Path:
     rows(tmp_path / "good.jsonl", ("good", "a"), ("bad", "b"), ("fine", "a"), ("no", "b"))
     rows(tmp_path / "one.jsonl", ("good", "a"), ("fine", "a"))
     rows(tmp_path / "long.jsonl", ("x" * 600, "a"), ("y", "b"))
+    rows(tmp_path / "strange.jsonl", ("good", "a"), ("hm", "c"))
+    (tmp_path / "review.csv").write_text("review\nLovely.\n")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "header.csv").write_text("text,label\n")
     (tmp_path / "file.txt").touch()
@@ -108,10 +110,48 @@ CASES = {
         "/proc",
     ),
     "test label the task does not know": (
-        ["evaluate", "study", "long.jsonl", "--label", "text", "--out", "p"],
+        ["evaluate", "study", "strange.jsonl", "--out", "p"],
         2,
         "not one of",
     ),
+    "label that is also a field": (["tune", "good.jsonl", *TUNE, "--label", "text"], 2, "both"),
+    "label that is also a field of a study": (
+        ["evaluate", "study", "good.jsonl", "--label", "text", "--out", "p"],
+        2,
+        "both",
+    ),
+    "file without the study's column": (
+        ["predict", "study", "review.csv", "--out", "p.jsonl"],
+        2,
+        "--columns text=review,",
+    ),
+    "field that cannot stand in a template": (
+        ["tune", "good.jsonl", *TUNE, "--text", "label", "--label", "text"],
+        2,
+        "--columns text='label'",
+    ),
+    "template whose field has another name": (
+        ["tune", "good.jsonl", *TUNE, "--text", "text", "--template", "{{ body }}"],
+        2,
+        "--columns body=COLUMN",
+    ),
+    "no label column": (["evaluate", "study", "review.csv", "--text", "review"], 2, "--label"),
+    "setting that is not of scoring": (
+        ["evaluate", "study", "good.jsonl", "--set", "train.lr=1", "--out", "p"],
+        2,
+        "only scoring can be set here; known: scoring.rule",
+    ),
+    "misspelt setting": (
+        ["predict", "study", "good.jsonl", "--set", "scoring.rul=sum", "--out", "p.jsonl"],
+        2,
+        "did you mean 'scoring.rule'?",
+    ),
+    "wrong value of a setting": (
+        ["predict", "study", "good.jsonl", "--set", "scoring.rule=som", "--out", "p.jsonl"],
+        2,
+        "scoring.rule=som",
+    ),
+    "split of a file": (["evaluate", "study", "good.jsonl", "--split", "a"], 2, "no split 'a'"),
 }
 
 
@@ -149,11 +189,22 @@ def test_the_real_entry_point_prints_no_traceback(place: Path) -> None:
     assert result.stderr.count("\n") == 1 and result.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("words", [["tune"], ["tune", "a.csv", "--out", "b", "--shotz", "4"]])
+USAGE = [
+    ["tune"],
+    ["tune", "a.csv", "--out", "b", "--shotz", "4"],
+    ["tune", "a.csv", "--out", "b", "--dtype", "int3"],
+    ["evaluate", "study"],
+]
+
+
+@pytest.mark.parametrize("words", USAGE)
 def test_wrong_flags_exit_2(words: list[str], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
     result = CliRunner().invoke(app, words)
-    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert result.exit_code == 2 and "Traceback" not in result.output and result.stdout == ""
+    as_json = CliRunner().invoke(app, [*words, "--json"])
+    said = json.loads(as_json.stdout)
+    assert as_json.exit_code == said["exit_code"] == 2 and said["error"] in result.stderr
 
 
 def test_interrupted(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

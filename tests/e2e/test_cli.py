@@ -171,7 +171,15 @@ def test_several_fields_and_templates_from_a_file(data: Path, tmp_path: Path) ->
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["demo", "--model", "tiny-causal", "--steps", 2, "--task", "product_feedback"]
+    words = [
+        "demo",
+        "--model",
+        "tiny-causal",
+        "--set",
+        "train.num_steps=2",
+        "--task",
+        "product_feedback",
+    ]
     shown = ok(*words).stdout
     assert "headstart tune" in shown and "sentences that are in no file" in shown
     assert (tmp_path / "runs" / "demo" / "product_feedback" / "study.json").is_file()

@@ -1,6 +1,7 @@
 """PromptClassifier: what it takes, what it learns, what it refuses, and how it travels."""
 
 import inspect
+import json
 import logging
 import pickle
 import subprocess
@@ -30,7 +31,7 @@ from headstart.errors import (
     UsageError,
 )
 from headstart.models.load import cached_model, load_model
-from headstart.recipes.study import load_study, read_summary
+from headstart.recipes.study import load_study
 from headstart.tasks.template import Template
 
 TEXTS = ["aaaa", "zzzz", "aaa", "zzz", "aa", "zz", "aaaaa", "zzzzz"]
@@ -157,6 +158,9 @@ def test_a_template_may_bring_its_answers(tmp_path: Path) -> None:
         (["a", float("nan")], ["a", "b"], DataError, "row 1: the text is missing"),
         (["a", pd.NA], ["a", "b"], DataError, "row 1: the text is missing"),
         ([{"x": "a"}, {"x": None}], ["a", "b"], DataError, "row 1: the field 'x' is missing"),
+        (["a", ""], ["a", "b"], DataError, "row 1: the text is empty; fill it in"),
+        ([["a"], [" \n"]], ["a", "b"], DataError, "row 1: the text is empty"),
+        ([{"x": "a"}, {"x": " "}], ["a", "b"], DataError, "row 1: the field 'x' is empty"),
         ([], [], DataError, "0 samples"),
         (["a", "b"], ["a", "b", "a"], DataError, "2 rows and 3 labels"),
         (["a", "b"], ["a", "a"], DataError, "one class only"),
@@ -254,7 +258,7 @@ def test_what_is_saved_is_a_study(fitted: PromptClassifier, tmp_path: Path) -> N
     fitted.save(tmp_path / "out")
     study = load_study(tmp_path / "out", load_model)
     assert study.seeds == ("seed-0",) and study.task.labels == ("high", "low")
-    summary = read_summary(tmp_path / "out")
+    summary = json.loads((tmp_path / "out" / "study.json").read_text())
     assert summary["base_model"] == "tiny-causal"
     assert summary["seeds"][0]["labels"]["total"] == 8
 
@@ -320,6 +324,21 @@ def test_a_loaded_model_is_shared_by_clones_and_named_in_pickles() -> None:
     assert again.model == "tiny-causal" and again.dtype == "float32"
     assert (again.predict_proba(TEXTS) == classifier.predict_proba(TEXTS)).all()
     assert again._fitted_base() is cached_model("tiny-causal", "float32", "eager")
+
+
+def test_a_loaded_model_keeps_its_dtype_and_attention(
+    fitted: PromptClassifier, tmp_path: Path
+) -> None:
+    model = load_model("tiny-causal")
+    same = PromptClassifier(model, dtype="float32", attention="eager", **QUICK)
+    assert same.fit(TEXTS, LABELS).predict(TEXTS).shape == (8,)
+    for changes in ({"dtype": "bfloat16"}, {"attention": "sdpa"}):
+        (name,) = changes
+        with pytest.raises(UsageError, match=rf"{name}=.* is not the loaded model's \("):
+            PromptClassifier(model, **QUICK, **changes).fit(TEXTS, LABELS)
+        quick(**changes).fit(TEXTS, LABELS).save(tmp_path / name)
+    loaded = PromptClassifier.load(tmp_path / "attention", model=model)  # the caller's word wins
+    assert loaded.attention == "auto" and loaded.predict(TEXTS).shape == (8,)
 
 
 def test_a_pickle_refuses_another_model(fitted: PromptClassifier) -> None:

@@ -75,6 +75,14 @@ def test_calibration_is_refused_where_candidates_differ_by_row():
         content_free_rows(load_model("tiny-causal"), task, ["text"], Limits())
 
 
+def test_calibration_works_for_answer_choices_that_are_the_same_for_every_row():
+    task = Task(
+        Template("{{ text }} ||| {{ answer_choices[label] }}", "bad ||| good"), ("0", "1"), ()
+    )
+    blanks = content_free_rows(load_model("tiny-causal"), task, ["text"], Limits())
+    assert len(blanks) == 3 and all(len(row.candidates) == 2 for row in blanks)
+
+
 def test_members_are_averaged_by_probability():
     scores = torch.tensor([[[0.0, math.log(3)]], [[math.log(3), 0.0]]])
     assert probabilities(scores).tolist()[0] == pytest.approx([0.5, 0.5])

@@ -17,6 +17,7 @@ from headstart.cli.output import Output
 
 if TYPE_CHECKING:
     from headstart.cli.question import Question
+    from headstart.config import TuneSettings
     from headstart.models.base import BaseModel
     from headstart.recipes.judge import Judgement
     from headstart.recipes.study import Study
@@ -87,26 +88,31 @@ def demo(
     ctx: typer.Context,
     task: Annotated[DemoName, typer.Option(help="Which data set.")] = DemoName.all,
     model: options.ModelFlag = "smollm2-135m",
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Updates. Default: as `headstart tune`.")
-    ] = None,
+    assignments: options.SetFlag = None,
+    dry_run: options.DryRunFlag = False,
     out: Annotated[Path, typer.Option(help="Where the prompts are kept.")] = Path("runs/demo"),
     quiet: options.QuietFlag = False,
     as_json: options.JsonFlag = False,
 ) -> None:
     """See it work on three small shipped data sets."""
+    from headstart.cli.tune import settings_from
     from headstart.recipes.study import check_new
 
     output = Output(as_json, quiet)
     names = list(TASKS) if task is DemoName.all else [task.value]
     for name in names:
         check_new(out / name, overwrite=True)
-    output.note(f"{SHOTS} labels each, frozen model {model}: loading it")
+    settings = settings_from({"num_shots": SHOTS, "seeds": (SEED,)}, assignments or [])
+    shots = "all" if settings.num_shots is None else settings.num_shots
+    output.note(f"{shots} labels each, frozen model {model}: loading it")
     started = time.perf_counter()
     base = options.loader(options.Dtype.auto, options.Attention.auto)(model)
+    if dry_run:
+        _plan(output, names, base, settings)
+        return
     results = []
     for name in names:
-        results.append(run_task(output, name, base, steps, out / name, ctx.obj))
+        results.append(_run_task(output, name, base, settings, out / name, ctx.obj))
     seconds = time.perf_counter() - started
     _report(output, results, seconds)
     _say_next(output, results[0], model)
@@ -123,22 +129,27 @@ def demo_file(name: str, part: str) -> Path:
     return Path(str(files("headstart"))) / "demo_data" / name / f"{part}.jsonl"
 
 
-def run_task(
-    output: Output, name: str, base: BaseModel, steps: int | None, folder: Path, command: str
-) -> dict[str, Any]:
-    """Tune, measure, save and try one data set.
+def _plan(output: Output, names: list[str], base: BaseModel, settings: TuneSettings) -> None:
+    from headstart.cli.plan import plan_of, show_plan
 
-    Example:
-        >>> run_task.__name__
-        'run_task'
-    """
-    from headstart.cli.tune import settings_from, tune_rows
+    plans = []
+    for name in names:
+        plan = plan_of(base, _question(name), settings)
+        output.say(f"== {name}")
+        show_plan(output, plan)
+        plans.append({"task": name, **plan})
+    output.result({"dry_run": True, "model": base.name, "tasks": plans})
+
+
+def _run_task(
+    output: Output, name: str, base: BaseModel, settings: TuneSettings, folder: Path, command: str
+) -> dict[str, Any]:
+    """Tune, measure, save and try one data set."""
+    from headstart.cli.tune import tune_rows
     from headstart.recipes.study import new_folder
     from headstart.recipes.write_study import write_study
 
     question = _question(name)
-    assignments = [] if steps is None else [f"train.num_steps={steps}"]
-    settings = settings_from({"num_shots": SHOTS, "seeds": (SEED,)}, assignments)
     with new_folder(folder, overwrite=True) as scratch:
         started = time.perf_counter()
         tuning = tune_rows(output, base, question, settings, command, f"{name}: ")
@@ -155,6 +166,7 @@ def run_task(
     return {
         "task": name,
         "classes": len(question.task.labels),
+        "labels_used": summary["seeds"][0]["labels"]["total"],
         "test_rows": len(question.test),
         "zero_shot": bare.ensemble,
         "tuned": judged.ensemble,
@@ -219,8 +231,9 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
         for each in results
     ]
     output.table(header, rows)
+    used = " or ".join(sorted({str(each["labels_used"]) for each in results}))
     output.say(
-        "", f"accuracy on the test rows, from {SHOTS} labels each; {seconds:.0f} s in all", ""
+        "", f"accuracy on the test rows, from {used} labels each; {seconds:.0f} s in all", ""
     )
     output.say("sentences that are in no file:")
     for each in results:

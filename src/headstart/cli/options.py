@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -38,6 +38,18 @@ class Attention(StrEnum):
     sdpa = "sdpa"
 
 
+class Format(StrEnum):
+    """The kinds of prediction files.
+
+    Example:
+        >>> Format("parquet").value
+        'parquet'
+    """
+
+    jsonl = "jsonl"
+    parquet = "parquet"
+
+
 Folder = Annotated[
     Path, typer.Argument(metavar="DIR", help="A folder that `headstart tune --out` wrote.")
 ]
@@ -66,6 +78,18 @@ ColumnsFlag = Annotated[
     typer.Option(
         "--columns", metavar="FIELD=COLUMN", help="Read a column under another name; repeatable."
     ),
+]
+TrainSplitFlag = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="Split of a Hub data set. Default: train."),
+]
+TestSplitFlag = Annotated[
+    str | None,
+    typer.Option("--test-split", metavar="NAME", help="Split of a Hub TEST. Default: test."),
+]
+SplitFlag = Annotated[
+    str | None,
+    typer.Option("--split", metavar="NAME", help="Split of a Hub data set. Default: test."),
 ]
 ShotsFlag = Annotated[
     int | None, typer.Option("--shots", help="Labels to draw, over all classes. Default: all.")
@@ -146,6 +170,10 @@ SetFlag = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. train.lr=0.01."),
 ]
+SetScoringFlag = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="How to score, e.g. scoring.rule=mean."),
+]
 
 # what is written and shown
 NewFolderFlag = Annotated[
@@ -159,6 +187,7 @@ ScoresFlag = Annotated[
     Path | None,
     typer.Option("--out", metavar="NEW", help="Also write each prediction, into this new folder."),
 ]
+FormatFlag = Annotated[Format, typer.Option("--format", help="Of the files in --out.")]
 DryRunFlag = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
 ]
@@ -221,23 +250,3 @@ def loader(dtype: Dtype, attention: Attention) -> Any:
     from headstart.models.load import load_model
 
     return partial(load_model, dtype=dtype.value, attention=attention.value)
-
-
-def studied_columns(folder: Path, seed: int | None) -> tuple[dict[str, str], str]:
-    """Return the columns (field -> column) and the label's column that a study was tuned on.
-
-    Raises:
-        PromptFileError: No tuned prompt in the folder.
-
-    Example:
-        >>> studied_columns(Path("nowhere"), None)
-        Traceback (most recent call last):
-        ...
-        headstart.errors.PromptFileError: nowhere: no such folder; ...
-    """
-    from headstart.prompts.files import read_card
-    from headstart.recipes.study import seed_folders
-
-    data: Any = read_card(seed_folders(folder, seed)[0]).training.get("data", {})
-    train: Any = data.get("train", {}) if isinstance(data, Mapping) else {}
-    return dict(train.get("columns") or {"text": "text"}), str(train.get("label") or "label")

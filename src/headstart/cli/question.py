@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import DataError, TemplateError, UsageError
+from headstart.cli.rows import TEST_SPLIT, TRAIN_SPLIT, check_label, record, split_of
+from headstart.errors import DataError, TemplateError, UsageError, did_you_mean
 from headstart.tasks.example import Example
 from headstart.tasks.readers import label_names, read_all
 from headstart.tasks.sandbox import parse
@@ -30,8 +31,9 @@ class Question:
         data: Where both come from.
 
     Example:
-        >>> Question.__slots__[0]
-        'task'
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("0", "1"), ("no", "yes"))
+        >>> Question(task, [Example("a:1", {"text": "Well?"}, "0")]).test
+        []
     """
 
     task: Task
@@ -49,6 +51,8 @@ def read_question(
     label: str,
     columns: Mapping[str, str],
     limit_test: int | None,
+    split: str | None = None,
+    test_split: str | None = None,
 ) -> Question:
     r"""Read all rows of a task and settle its labels and words.
 
@@ -60,6 +64,8 @@ def read_question(
         label: The label's column.
         columns: Field to column; empty: the template's own fields, or else ``text``.
         limit_test: Measure on this many fixed rows; ``None``: on all.
+        split: Split of a Hub ``train``; ``None``: ``"train"``.
+        test_split: Split of a Hub ``test``; ``None``: ``"test"``.
 
     Raises:
         DataError: Rows, columns or labels that cannot be used.
@@ -75,21 +81,23 @@ def read_question(
         >>> asked.task.labels
         ('0', '1')
     """
-    from headstart.recipes.fewshot import file_record
     from headstart.recipes.judge import fixed_rows
 
     chosen = columns or {name: name for name in (sorted(template.fields) if template else ["text"])}
-    rows = read_all(train, label=label, columns=chosen)
+    check_label(label, chosen)
+    split = split_of(train, split, TRAIN_SPLIT)
+    rows = read_all(train, label=label, columns=chosen, split=split)
     task = make_task(rows, template, words)
-    from_where = {"label": label, "columns": dict(chosen)}
-    data = {"train": {**file_record(train), "rows": len(rows), **from_where}}
+    data = {"train": {**record(train, split, label, chosen), "rows": len(rows)}}
     if test is None:
         return Question(task, rows, [], data)
-    every = read_all(test, label=label, columns=chosen)
+    test_split = split_of(test, test_split, TEST_SPLIT)
+    every = read_all(test, label=label, columns=chosen, split=test_split)
     tested = fixed_rows(every, limit_test)
     for example in tested:
         task.render(example)
-    data["test"] = {**file_record(test), "rows": len(tested), "of": len(every), **from_where}
+    kept = record(test, test_split, label, chosen)
+    data["test"] = {**kept, "rows": len(tested), "of": len(every)}
     return Question(task, rows, tested, data)
 
 
@@ -154,7 +162,7 @@ def make_task(
     """
     fields = list(rows[0].fields)
     template = template or default_template(fields)
-    template.check(fields)
+    _check_fields(template, fields)
     seen = label_names(rows)
     own = template.has_target or template.answer_choices is not None
     if words is None and own:
@@ -173,6 +181,17 @@ def are_bare_numbers(labels: Sequence[str]) -> bool:
         (True, False)
     """
     return all(label.lstrip("-").isdecimal() for label in labels)
+
+
+def _check_fields(template: Template, fields: Sequence[str]) -> None:
+    try:
+        template.check(fields)
+    except TemplateError as error:
+        missing = min(template.fields - set(fields))
+        if did_you_mean(missing, fields):
+            raise
+        line = f"{error}; read one under this name: --columns {missing}=COLUMN"
+        raise TemplateError(line) from None
 
 
 def _own_labels(

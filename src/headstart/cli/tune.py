@@ -12,6 +12,7 @@ import typer
 
 from headstart.cli import options
 from headstart.cli.output import Output, spread
+from headstart.cli.rows import many_labels_note, memory_note
 from headstart.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def tune(
     ctx: typer.Context,
     train: options.TrainArgument,
     out: options.NewFolderFlag,
+    split: options.TrainSplitFlag = None,
     text: options.TextFlag = None,
     label: options.LabelFlag = "label",
     columns: options.ColumnsFlag = None,
@@ -41,6 +43,7 @@ def tune(
     templates: options.TemplatesFlag = None,
     template_name: options.TemplateNameFlag = None,
     test: options.TestFlag = None,
+    test_split: options.TestSplitFlag = None,
     limit_test: options.LimitTestFlag = None,
     max_length: options.MaxLengthFlag = None,
     dtype: options.DtypeFlag = options.Dtype.auto,
@@ -64,6 +67,8 @@ def tune(
         label=label,
         columns=options.read_columns(text, columns),
         limit_test=limit_test,
+        split=split,
+        test_split=test_split,
     )
     from headstart.recipes.study import check_new, new_folder  # torch: after what is instant
 
@@ -73,15 +78,20 @@ def tune(
     settings = settings_from({**drawn, **made, "seeds": seed_list}, assignments or [])
     load = options.loader(dtype, attention)
     if dry_run:
-        from headstart.cli.plan import show_plan
-
-        show_plan(output, load, model, _checked(output, read(), settings), settings)
-        return
+        return _plan(output, _checked(output, read(), settings), settings, load(model))
     with new_folder(out, overwrite) as scratch:
         question = _checked(output, read(), settings)
         summary, seconds = _run(output, load, model, question, settings, scratch, ctx.obj)
-    _report(output, out, summary, seconds, test)
+    _report(output, out, summary, seconds, _again(test, test_split))
     output.result({"folder": str(out), **summary, "seconds": seconds})
+
+
+def _plan(output: Output, question: Question, settings: TuneSettings, base: BaseModel) -> None:
+    from headstart.cli.plan import plan_of, show_plan
+
+    plan = plan_of(base, question, settings)
+    show_plan(output, plan)
+    output.result(plan)
 
 
 def settings_from(flags: dict[str, Any], assignments: list[str]) -> TuneSettings:
@@ -107,23 +117,33 @@ def settings_from(flags: dict[str, Any], assignments: list[str]) -> TuneSettings
 
 def _checked(output: Output, question: Question, settings: TuneSettings) -> Question:
     """Find what would go wrong before the model is loaded."""
-    from headstart.cli.question import are_bare_numbers
     from headstart.recipes.fewshot import draw
 
+    for note in _notes(question):
+        output.note(note)
     for seed in settings.seeds:
         drawn = draw(question.train, settings, seed)
         for row in (*drawn.train, *drawn.dev):
             question.task.render(question.train[row])
-    marks = [part.get("sha256") for part in question.data.values()]
-    if len(marks) > 1 and marks[0] is not None and marks[0] == marks[1]:
-        output.note("note: the test file is the training file: it measures memory, not skill")
-    labels = question.task.labels
-    if question.task.words and are_bare_numbers(question.task.words):
-        output.note(
+    return question
+
+
+def _notes(question: Question) -> list[str]:
+    """Say what is allowed but hardly meant."""
+    from headstart.cli.question import are_bare_numbers
+
+    notes: list[str | None] = []
+    train, labels = question.data["train"], question.task.labels
+    if "test" in question.data:
+        notes.append(memory_note(train, question.data["test"]))
+    classes = many_labels_note(labels, len(question.train), train["label"])
+    notes.append(classes)
+    if classes is None and question.task.words and are_bare_numbers(question.task.words):
+        notes.append(
             "note: the labels are bare numbers, which say nothing to the model; words usually "
             f'start far ahead: --label-words "{labels[0]}=terrible,{labels[-1]}=great"'
         )
-    return question
+    return [note for note in notes if note is not None]
 
 
 def _run(
@@ -143,7 +163,7 @@ def _run(
     clock.append(time.perf_counter())
     tuning = tune_rows(output, base, question, settings, command)
     clock.append(time.perf_counter())
-    judged = judge_rows(output, tuning, question)
+    judged = _judge_rows(output, tuning, question)
     clock.append(time.perf_counter())
     summary = write_study(folder, tuning, judged)
     parts = zip(("loading", "tuning", "testing"), clock[1:], clock[:-1], strict=True)
@@ -161,8 +181,15 @@ def tune_rows(
     """Tune with progress shown, under a label that starts with ``prefix``.
 
     Example:
-        >>> tune_rows.__name__
-        'tune_rows'
+        >>> from headstart.cli.question import Question, make_task
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.example import Example
+        >>> rows = [Example(f"a:{x}", {"text": "..."}, x) for x in ("good", "bad")]
+        >>> asked = Question(make_task(rows, None, None), rows)
+        >>> settings = settings_from({"prompt_length": 4}, ["train.num_steps=2"])
+        >>> tuning = tune_rows(Output(), load_model("tiny-causal"), asked, settings, "by hand")
+        >>> [result.seed for result in tuning.results]
+        [1]
     """
     from headstart.recipes.fewshot import tune_seeds
     from headstart.recipes.write_study import Tuning
@@ -180,13 +207,8 @@ def tune_rows(
     return Tuning(base, question.task, settings, results, question.data, command)
 
 
-def judge_rows(output: Output, tuning: Tuning, question: Question) -> Judgement | None:
-    """Measure on the test rows, where there are any, with progress shown.
-
-    Example:
-        >>> judge_rows.__name__
-        'judge_rows'
-    """
+def _judge_rows(output: Output, tuning: Tuning, question: Question) -> Judgement | None:
+    """Measure on the test rows, where there are any, with progress shown."""
     from headstart.recipes.judge import judge
 
     if not question.test:
@@ -195,8 +217,15 @@ def judge_rows(output: Output, tuning: Tuning, question: Question) -> Judgement 
         return judge(tuning.study(), question.test, progress.add)
 
 
+def _again(test: str | None, split: str | None) -> str:
+    """Return the words that name the test rows for `evaluate`."""
+    if test is None:
+        return "TEST"
+    return quote(test) + (f" --split {quote(split)}" if split else "")
+
+
 def _report(
-    output: Output, out: Path, summary: dict[str, Any], seconds: dict[str, float], test: str | None
+    output: Output, out: Path, summary: dict[str, Any], seconds: dict[str, float], test: str
 ) -> None:
     seeds, test_metrics = summary["seeds"], summary["metrics"].get("test")
     names = list(test_metrics["ensemble"]) if test_metrics else []
@@ -226,6 +255,6 @@ def _report(
         f"a prompt file: {summary['prompt_bytes'] / 1024:.0f} KB; written to {out}",
         "",
         "next:",
-        f"  headstart evaluate {quote(str(out))} {quote(test) if test else 'TEST'}",
+        f"  headstart evaluate {quote(str(out))} {test}",
         f"  headstart predict {quote(str(out))} INPUT --out predictions.jsonl",
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import uuid4
 
-from headstart.errors import UsageError
+from headstart.errors import HeadstartError, UsageError
 from headstart.prompts.files import made_parents, storage_errors
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -21,21 +22,45 @@ def prediction(
     probabilities: Sequence[float],
     scores: Sequence[float],
     gold: str | None,
+    candidates: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Make one prediction row.
+    """Make one prediction row; candidates that the row does not have are left out of it.
+
+    Args:
+        id: The example's id.
+        labels: The name of each candidate that the row has.
+        probabilities: Of each candidate; what goes beyond ``labels`` belongs to wider rows.
+        scores: The same; -inf marks a candidate the row does not have.
+        gold: The gold label, where it is known.
+        candidates: The candidates' texts. Default None: they are left out.
+
+    Raises:
+        HeadstartError: A score is NaN or infinite, or the row has no candidate.
 
     Example:
         >>> prediction("a:1", ["no", "yes"], [0.2, 0.8], [-2.0, -0.6], "yes")["predicted"]
         'yes'
+        >>> prediction("a:2", ["0", "1"], [0.2, 0.8, 0.0], [-2.0, -0.6, -math.inf], None)["scores"]
+        {'0': -2.0, '1': -0.6}
     """
-    best = max(range(len(labels)), key=lambda c: probabilities[c])
-    return {
+    there = [c for c, score in enumerate(scores[: len(labels)]) if score != -math.inf]
+    if not there or not all(math.isfinite(scores[c] + probabilities[c]) for c in there):
+        raise HeadstartError(
+            f"{id}: the model gives no finite scores {list(scores)}; tune the prompt with a lower "
+            "learning rate, or load the base model in float32"
+        )
+    row = {
         "id": id,
         "label": gold,
-        "predicted": labels[best],
-        "probabilities": dict(zip(labels, (round(p, 6) for p in probabilities), strict=True)),
-        "scores": dict(zip(labels, (round(s, 5) for s in scores), strict=True)),
+        "predicted": labels[max(there, key=lambda c: probabilities[c])],
+        "probabilities": {labels[c]: round(probabilities[c], 6) for c in there},
+        "scores": {labels[c]: round(scores[c], 5) for c in there},
     }
+    return (
+        row
+        if candidates is None
+        else row | {"candidates": {labels[c]: candidates[c] for c in there}}
+    )
 
 
 class Sink(Protocol):
@@ -79,7 +104,8 @@ def prediction_file(path: Path) -> Iterator[Sink]:
             try:
                 yield sink
             finally:
-                sink.close()
+                with storage_errors(path):
+                    sink.close()
             with storage_errors(path):
                 temporary.replace(path)
         finally:
@@ -93,7 +119,9 @@ class _Jsonl:
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with storage_errors(self.path):
-            self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            self.file.writelines(
+                json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+            )
 
     def close(self) -> None:
         self.file.close()
@@ -121,9 +149,6 @@ class _Parquet:
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep the candidates as two parallel lists: a column a label would change with the task."""
-    flat = {key: value for key, value in row.items() if not isinstance(value, dict)}
-    flat["label"] = row["label"] or ""
-    flat["candidates"] = list(row["scores"])
-    flat |= {key: list(row[key].values()) for key in ("probabilities", "scores")}
-    return flat
+    """Keep the candidates as parallel lists: a column a label would change with the task."""
+    flat = {key: list(v.values()) if isinstance(v, dict) else v for key, v in row.items()}
+    return flat | {"label": row["label"] or "", "classes": list(row["scores"])}

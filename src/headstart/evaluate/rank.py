@@ -15,6 +15,7 @@ from headstart.ops.scores import calibrate, rank_scores
 from headstart.prompts.bank import PromptBank
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task
+from headstart.tasks.template import Template
 
 CONTENT_FREE = ("N/A", "[MASK]", "nothing")
 """Texts without content, after Zhao et al. 2021; what is said about them is bias."""
@@ -51,7 +52,8 @@ def scores_under(
     N, R = max(1, len(prompts)), len(rows)
     owners = [n for n in range(N) for _ in range(R)]
     logprob, length = score_all(model, list(rows) * N, bank, owners, progress)
-    scores_NRC = rank_scores(logprob, length, scoring.rule, scoring.gamma).reshape(N, R, -1)
+    scores = rank_scores(logprob, length, scoring.rule, scoring.gamma)
+    scores_NRC = scores.reshape(N, R, scores.shape[1])
     if not scoring.calibrate:
         return scores_NRC
     plain = scoring.model_copy(update={"calibrate": False})
@@ -75,22 +77,39 @@ def content_free_rows(
         >>> len(content_free_rows(load_model("tiny-causal"), task, ["text"], Limits()))
         3
     """
-    if not task.words:
-        raise UsageError(
-            "calibration needs the same candidates for every row; this template brings its own per row"
-        )
+    check_calibration(task)
     blanks = [
         Example(f"content-free:{text}", dict.fromkeys(field_names, text)) for text in CONTENT_FREE
     ]
     return model.encode([task.render(blank) for blank in blanks], limits)
 
 
+def check_calibration(task: Task) -> None:
+    """Make sure that all rows have the same candidates, so that there is one bias to subtract.
+
+    Raises:
+        UsageError: The template's candidates depend on the row, or it has none of its own.
+
+    Example:
+        >>> from headstart.tasks.template import Template
+        >>> check_calibration(Task(Template("{{ text }} ||| {{ a }}", "no ||| yes"), (), ()))
+    """
+    choices = task.template.answer_choices
+    if not task.words and (choices is None or Template(choices).fields):
+        raise UsageError(
+            f"calibration needs the same candidates for every row; those of template "
+            f"'{task.template.name}' depend on the row: leave scoring.calibrate off"
+        )
+
+
 def probabilities(scores_NRC: Tensor) -> Tensor:
     """Average the members' probabilities over the candidates: [R, C], rows summing to 1.
 
+    A candidate that a row does not have scores -inf, and has probability 0.
+
     Example:
         >>> import torch
-        >>> probabilities(torch.zeros(2, 1, 2)).tolist()
-        [[0.5, 0.5]]
+        >>> probabilities(torch.tensor([[[0.0, 0.0, -torch.inf]]])).tolist()
+        [[0.5, 0.5, 0.0]]
     """
     return scores_NRC.float().softmax(-1).mean(0)

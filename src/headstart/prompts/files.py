@@ -63,8 +63,9 @@ class PromptCard(pydantic.BaseModel, frozen=True, extra="forbid"):
         format: The version of this layout.
 
     Example:
-        >>> PromptCard.model_fields["length"].annotation
-        <class 'int'>
+        >>> mark = Fingerprint(model_type="llama", hidden_size=2, weights="w", tokenizer="t")
+        >>> PromptCard(base_model="m", fingerprint=mark, length=1, hidden_size=2).kind
+        'shallow'
     """
 
     base_model: str
@@ -170,11 +171,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
 def to_json(value: object) -> str:
     r"""Write a value as readable JSON with a stable order and a final newline.
 
+    Raises:
+        ValueError: It holds NaN or an infinity, which JSON has not.
+
     Example:
         >>> to_json({"b": 1, "a": 2})
         '{\n  "a": 2,\n  "b": 1\n}\n'
     """
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text + "\n"
 
 
 def save_prompt(folder: Path, prompt: SoftPrompt, card: PromptCard) -> PromptCard:

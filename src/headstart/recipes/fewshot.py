@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 from headstart.config import TuneSettings
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadstartError
 from headstart.learn.doctor import diagnose
 from headstart.learn.fewshot import Run, Tuned, learning_rate, tune
 from headstart.models.base import BaseModel, Encoded, Limits
@@ -42,8 +43,13 @@ class SeedResult:
         cut_rows: Rows that were cut to fit ``max_length``.
 
     Example:
-        >>> SeedResult.__slots__[0]
-        'seed'
+        >>> vectors_PH = torch.zeros(2, 4)
+        >>> shots, ledger = Shots("all", (0, 1), ()), LabelLedger(2, 0)
+        >>> result = SeedResult(
+        ...     1, SoftPrompt.of(vectors_PH), shots, ledger, Tuned("seed-1", vectors_PH), None
+        ... )
+        >>> result.prompt.spec.length, result.cut_rows
+        (2, 0)
     """
 
     seed: int
@@ -89,6 +95,7 @@ def tune_seeds(
         DataError: A row without a label, too few rows, or a row longer than the model.
         TemplateError: The template does not fit the rows or the model.
         UsageError: An unknown initialiser.
+        HeadstartError: A seed's prompt is not finite; every such seed is told, with what to try.
 
     Example:
         >>> from headstart.config import FewShot
@@ -119,6 +126,11 @@ def tune_seeds(
     ]
     results = tune(model, runs, settings.train, settings.scoring, progress)
     rate = learning_rate(settings.train, model)
+    advice = [
+        diagnose(tuned.vitals, chance_loss(run.train), rate)
+        for run, tuned in zip(runs, results, strict=True)
+    ]
+    _refuse_unbounded(settings.seeds, results, advice, rate)
     return [
         SeedResult(
             seed,
@@ -126,11 +138,41 @@ def tune_seeds(
             shots,
             LabelLedger(len(shots.train), len(shots.dev)),
             tuned,
-            diagnose(tuned.vitals, math.log(max(2, len(run.train[0].candidates))), rate),
+            line,
             sum(row.truncated > 0 for row in (*run.train, *run.dev)),
         )
-        for seed, shots, run, tuned in zip(settings.seeds, draws, runs, results, strict=True)
+        for seed, shots, run, tuned, line in zip(
+            settings.seeds, draws, runs, results, advice, strict=True
+        )
     ]
+
+
+def chance_loss(rows: Sequence[Encoded]) -> float:
+    """Return the mean loss of a guess in nats; rows may differ in their number of candidates.
+
+    Example:
+        >>> chance_loss([Encoded("a", (5,), ((6,), (7,)))])  # log 2
+        0.6931471805599453
+    """
+    return statistics.fmean(math.log(max(2, len(row.candidates))) for row in rows)
+
+
+def _refuse_unbounded(
+    seeds: Sequence[int], results: Sequence[Tuned], advice: Sequence[str | None], rate: float
+) -> None:
+    """Tell which seeds have no usable prompt, and what to try, before anything is made of them."""
+    found: dict[str, list[int]] = {}
+    for seed, tuned, line in zip(seeds, results, advice, strict=True):
+        if not bool(torch.isfinite(tuned.prompt_PH).all()):
+            line = line or f"lower the learning rate from {rate:.3g} to about {rate / 10:.3g}"
+            found.setdefault(line, []).append(seed)
+    if not found:
+        return
+    told = "; ".join(f"seed {', '.join(map(str, bad))}: {line}" for line, bad in found.items())
+    bad = {seed for group in found.values() for seed in group}
+    good = ", ".join(str(seed) for seed in seeds if seed not in bad)
+    rest = f"; the seeds {good} went well and can be tuned without it" if good else ""
+    raise HeadstartError(f"tuning gave a prompt of NaN or infinite values: {told}{rest}")
 
 
 def draw(examples: Sequence[Example], settings: TuneSettings, seed: int) -> Shots:
@@ -169,8 +211,16 @@ def card_for(
     """Write down everything about one seed's prompt.
 
     Example:
-        >>> "task" in PromptCard.model_fields
-        True
+        >>> from headstart.config import FewShot
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> rows = [Example(label, {"text": label * 3}, label) for label in "ab"]
+        >>> settings, model = TuneSettings(train=FewShot(num_steps=1)), load_model("tiny-causal")
+        >>> (result,) = tune_seeds(model, task, rows, settings)
+        >>> card = card_for(result, model, model.fingerprint(), task, settings, {})
+        >>> card.base_model, card.training["labels"]["train"]
+        ('tiny-causal', 2)
     """
     return PromptCard(
         base_model=model.name,
@@ -188,8 +238,10 @@ def card_for(
             "settings": settings.model_dump(mode="json"),
             "lr": learning_rate(settings.train, model),
             "steps": result.tuned.steps,
-            "final_loss": result.tuned.vitals.losses[-1] if result.tuned.vitals.losses else None,
-            "drift": result.tuned.vitals.drift,
+            "final_loss": final_loss(result),
+            "drift": result.tuned.vitals.drift
+            if math.isfinite(result.tuned.vitals.drift)
+            else None,
             "seconds_of_stack": round(result.tuned.seconds, 2),
             "advice": result.advice,
             "model_choices": model.choices,
@@ -199,6 +251,23 @@ def card_for(
         else {"dev_accuracy": result.tuned.dev_accuracy},
         versions=library_versions(),
     )
+
+
+def final_loss(result: SeedResult) -> float | None:
+    """Return a run's last loss; ``None`` without updates, or where the loss is not finite.
+
+    The prompt can be fine all the same: with dev rows it is the best one, not the last.
+
+    Example:
+        >>> from headstart.learn.doctor import Vitals
+        >>> vectors_PH = torch.zeros(2, 4)
+        >>> tuned = Tuned("seed-1", vectors_PH, vitals=Vitals(losses=[0.7, math.inf]))
+        >>> prompt, shots = SoftPrompt.of(vectors_PH), Shots("all", (0, 1), ())
+        >>> print(final_loss(SeedResult(1, prompt, shots, LabelLedger(2, 0), tuned, None)))
+        None
+    """
+    losses = result.tuned.vitals.losses
+    return losses[-1] if losses and math.isfinite(losses[-1]) else None
 
 
 def library_versions() -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import pydantic
 
 from headstart.config import TuneSettings, check_settings
 from headstart.errors import PromptFileError
@@ -35,6 +38,10 @@ def card_errors(folder: Path) -> Iterator[None]:
         yield
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pydantic.ValidationError):  # its first line says only how many
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the values"
+            reason = f"{where}: {first['msg'].lower()}"
         raise PromptFileError(f"{folder / 'card.json'}: cannot be read ({reason})") from error
 
 
@@ -42,8 +49,12 @@ def task_of(card: PromptCard) -> Task:
     """Return the task a prompt was tuned for.
 
     Example:
-        >>> task_of.__name__
-        'task_of'
+        >>> from headstart.prompts.files import Fingerprint
+        >>> mark = Fingerprint(model_type="llama", hidden_size=2, weights="w", tokenizer="t")
+        >>> card = PromptCard(base_model="m", fingerprint=mark, length=1, hidden_size=2)
+        >>> task = {"template": {"text": "{{ text }}{{ answer }}"}, "labels": ["0"], "words": ["no"]}
+        >>> task_of(card.model_copy(update={"task": task})).words
+        ('no',)
     """
     return Task.from_dict({key: value for key, value in card.task.items() if key != "scoring"})
 
@@ -52,8 +63,13 @@ def settings_of(card: PromptCard) -> TuneSettings:
     """Return the settings a prompt was tuned with.
 
     Example:
-        >>> settings_of.__name__
-        'settings_of'
+        >>> from headstart.prompts.files import Fingerprint
+        >>> mark = Fingerprint(model_type="llama", hidden_size=2, weights="w", tokenizer="t")
+        >>> card = PromptCard(base_model="m", fingerprint=mark, length=1, hidden_size=2)
+        >>> told = {"training": {"settings": {"init": "normal"}}, "task": {"scoring": {"eos": True}}}
+        >>> settings = settings_of(card.model_copy(update=told))
+        >>> settings.init, settings.scoring.eos
+        ('normal', True)
     """
     return check_settings({**card.training["settings"], "scoring": card.task["scoring"]})
 
@@ -62,8 +78,19 @@ def result_of(prompt: SoftPrompt, card: PromptCard) -> SeedResult:
     """Return how a run went, as far as its card tells: of the losses, the last.
 
     Example:
-        >>> result_of.__name__
-        'result_of'
+        >>> from headstart.config import FewShot
+        >>> from headstart.models.load import load_model
+        >>> from headstart.recipes.fewshot import card_for, tune_seeds
+        >>> from headstart.tasks.example import Example
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> rows = [Example(label, {"text": label * 3}, label) for label in "ab"]
+        >>> settings = TuneSettings(seeds=(7,), train=FewShot(num_steps=1))
+        >>> model = load_model("tiny-causal")
+        >>> (made,) = tune_seeds(model, task, rows, settings)
+        >>> card = card_for(made, model, model.fingerprint(), task, settings, {})
+        >>> result_of(made.prompt, card).ledger == made.ledger
+        True
     """
     told, labels = card.training, card.training["labels"]
     losses = [] if told["final_loss"] is None else [told["final_loss"]]
@@ -78,7 +105,7 @@ def result_of(prompt: SoftPrompt, card: PromptCard) -> SeedResult:
             prompt.vectors_PH,
             told["steps"],
             card.metrics.get("dev_accuracy"),
-            Vitals(losses, drift=told["drift"]),
+            Vitals(losses, drift=math.nan if told["drift"] is None else told["drift"]),
             told["seconds_of_stack"],
         ),
         told["advice"],

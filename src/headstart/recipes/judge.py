@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from headstart.errors import DataError
 from headstart.evaluate.metrics import classification_metrics, over_seeds
 from headstart.recipes.predict import content_free_for, predictions, score_examples
 from headstart.recipes.study import Study
@@ -56,7 +57,8 @@ def judge(
         progress: Called with the number of scores just made (rows x members in all).
 
     Raises:
-        DataError: A label the task does not know, or a row longer than the model.
+        DataError: No label, or one the task does not know, or a row longer than the model.
+        TemplateError: A row has more candidates than the task has labels.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -67,11 +69,15 @@ def judge(
         >>> judge(Study(load_model("tiny-causal"), task), rows).members[0]["accuracy"]
         0.5
     """
+    unlabelled = next((example for example in examples if example.label is None), None)
+    if unlabelled is not None:
+        raise DataError(f"{unlabelled.id}: no label to measure against; give labelled rows")
     scored = score_examples(study, examples, content_free_for(study), progress)
-    gold = [str(example.label) for example in examples]
 
     def measured(rows: list[dict[str, Any]]) -> dict[str, float]:
-        return classification_metrics(gold, [row["predicted"] for row in rows])
+        return classification_metrics(
+            [row["label"] for row in rows], [row["predicted"] for row in rows]
+        )
 
     members = [
         predictions(study, examples, scored.member(n)) for n in range(len(scored.scores_NRC))

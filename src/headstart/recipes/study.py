@@ -12,16 +12,17 @@ The folder is built beside its place and renamed, so that it is there whole or n
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import pydantic
 from torch import Tensor
 
 from headstart.config import Scoring
@@ -35,10 +36,50 @@ from headstart.prompts.files import (
     storage_errors,
 )
 from headstart.prompts.prompt import SoftPrompt
+from headstart.recipes.from_card import card_errors, task_of
 from headstart.tasks.task import Task
 
-DONE = ("study.json", "metrics.json", "card.json")
-"""Files that are written last: a folder that holds one is a finished result."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of result folder, known by what headstart writes into it.
+
+    Attributes:
+        name: What errors call it.
+        marker: The JSON file that is written last.
+        keys: Keys that headstart's own marker has.
+        paths: From the marker's content, a pattern of every path that headstart writes.
+
+    Example:
+        >>> STUDY.marker, EVALUATION.marker
+        ('study.json', 'metrics.json')
+    """
+
+    name: str
+    marker: str
+    keys: frozenset[str]
+    paths: Callable[[Mapping[str, Any]], str]
+
+
+def _study_paths(summary: Mapping[str, Any]) -> str:
+    part = r"prompt\.safetensors|card\.json|test\.jsonl"
+    return rf"study\.json|README\.md|seed--?\d+(/({part}))?"
+
+
+def _evaluation_paths(report: Mapping[str, Any]) -> str:
+    names = "|".join(re.escape(str(name)) for name in [*report["members"], "ensemble", "zero-shot"])
+    return rf"metrics\.json|({names})\.(jsonl|parquet)"
+
+
+STUDY = Kind("study", "study.json", frozenset({"format", "fingerprint", "seeds"}), _study_paths)
+EVALUATION = Kind(
+    "evaluation",
+    "metrics.json",
+    frozenset({"members", "over_seeds", "ensemble", "zero_shot"}),
+    _evaluation_paths,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,11 +119,17 @@ class Study:
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, overwrite: bool = False, kind: Kind = STUDY) -> Iterator[Path]:
     """Give a scratch folder that becomes ``path`` when the block ends well, and vanishes otherwise.
 
+    Args:
+        path: The folder to be.
+        overwrite: Replace an earlier result of the same kind. What is anything else is never
+            deleted: where it came while the block ran, it is moved aside, and a warning says so.
+        kind: What the block writes.
+
     Raises:
-        UsageError: ``path`` holds something already and ``overwrite`` is not set.
+        UsageError: ``path`` holds something that may not be replaced.
         StorageError: The place cannot be written to.
 
     Example:
@@ -93,8 +140,9 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         >>> [p.name for p in target.iterdir()]
         ['a.txt']
     """
-    check_new(path, overwrite)
-    place = Path(os.path.abspath(path))  # "." has no name to stand beside
+    check_new(path, overwrite, kind)
+    with storage_errors(path):
+        place = path.resolve()  # "." has no name to stand beside; a link stays a link
     scratch = place.with_name(f".tmp-{uuid4().hex}-{place.name}")
     with made_parents(place):
         with storage_errors(path):
@@ -103,21 +151,19 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             yield scratch
             with storage_errors(path):
                 if place.is_dir():
-                    retired = place.with_name(f".old-{uuid4().hex}-{place.name}")
-                    place.replace(retired)
-                    scratch.replace(place)
-                    shutil.rmtree(retired)
+                    _swap(scratch, place, overwrite, kind)
                 else:
                     scratch.replace(place)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def check_new(path: Path, overwrite: bool = False) -> None:
-    """Make sure that a folder at ``path`` would replace nothing, or only an earlier result.
+def check_new(path: Path, overwrite: bool = False, kind: Kind = STUDY) -> None:
+    """Make sure that a folder at ``path`` would replace nothing, or an earlier result of its kind.
 
     Raises:
-        UsageError: ``path`` is a file, or holds something that may not be replaced.
+        UsageError: ``path`` is a file, or holds something that may not be replaced: an entry that
+            headstart does not write into this kind of folder is named.
         StorageError: It cannot be looked at.
 
     Example:
@@ -125,18 +171,67 @@ def check_new(path: Path, overwrite: bool = False) -> None:
     """
     with storage_errors(path):
         if path.exists() and not path.is_dir():
-            raise UsageError(f"{path}: is a file; --out names a folder")
+            raise UsageError(f"{path}: is a file; name a folder that is new")
         if not path.is_dir() or not any(path.iterdir()):
             return
         if not overwrite:
             raise UsageError(
-                f"{path}: holds files already; choose another --out, or pass --overwrite"
+                f"{path}: holds files already; name a folder that is new, or replace an earlier "
+                f"{kind.name} by --overwrite (Python: overwrite=True)"
             )
-        if not any((path / done).is_file() for done in DONE):
-            raise UsageError(
-                f"{path}: holds other files; --overwrite replaces an earlier result only "
-                f"(a folder with {' or '.join(DONE)})"
-            )
+        strange = _strange_entry(path, kind)
+    if strange is not None:
+        raise UsageError(
+            f"{path}: holds other files than those of a headstart {kind.name} ('{strange}'), so it "
+            "is not overwritten; move them away, or name another folder"
+        )
+
+
+def _strange_entry(folder: Path, kind: Kind) -> str | None:
+    """Name something in a folder that is not of its kind; the marker itself, where it is not ours."""
+    marker = _read_marker(folder, kind)
+    known = re.compile(kind.paths(marker) if marker is not None else re.escape(kind.marker))
+    for entry in _entries(folder):
+        if not known.fullmatch(entry):
+            return entry
+    return kind.marker if marker is None else None
+
+
+def _read_marker(folder: Path, kind: Kind) -> dict[str, Any] | None:
+    """Read the file that makes a folder one of its kind; ``None`` where it is not headstart's."""
+    path = folder / kind.marker
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    ours = isinstance(found, dict) and kind.keys <= set(found)
+    return found if ours and isinstance(found.get("members", {}), dict) else None
+
+
+def _entries(folder: Path, above: str = "") -> Iterator[str]:
+    for entry in sorted(folder.iterdir()):
+        yield above + entry.name
+        if entry.is_dir() and not entry.is_symlink():
+            yield from _entries(entry, f"{above}{entry.name}/")
+
+
+def _swap(scratch: Path, place: Path, overwrite: bool, kind: Kind) -> None:
+    """Put a finished folder where another stands; delete that one only if it may still be."""
+    aside = place.with_name(f"{place.name}.old-{uuid4().hex[:8]}")
+    place.replace(aside)
+    try:
+        scratch.replace(place)
+    except OSError:
+        aside.replace(place)
+        raise
+    try:
+        check_new(aside, overwrite, kind)
+    except UsageError:
+        log.warning("%s: was filled by others meanwhile; what they put is in %s", place, aside)
+    else:
+        shutil.rmtree(aside)
 
 
 def seed_folders(folder: Path, seed: int | None = None) -> list[Path]:
@@ -207,26 +302,26 @@ def load_study(
         load_prompt(member)
     base = load(model or card.base_model)
     mark = base.fingerprint()
-    loaded = [(member.name, *load_prompt(member, mark)) for member in members]
-    return assemble(folder, base, loaded)
+    # "." has no name of its own, and a single prompt's folder may be called that
+    loaded = [(Path(os.path.abspath(one)).name, *load_prompt(one, mark)) for one in members]
+    with card_errors(members[0]):
+        return assemble(base, loaded)
 
 
-def assemble(
-    folder: Path, model: BaseModel, members: Sequence[tuple[str, SoftPrompt, PromptCard]]
-) -> Study:
+def assemble(model: BaseModel, members: Sequence[tuple[str, SoftPrompt, PromptCard]]) -> Study:
     """Put prompts of one task beside their base model.
 
     Args:
-        folder: What errors name.
         model: The base model they were made for.
         members: Each one's name, prompt and card; task and scoring are the first card's.
 
     Raises:
-        PromptFileError: The card's task cannot be read.
+        KeyError: The card's task or its scoring is missing; see :func:`.from_card.card_errors`.
+        ValueError: No members, or a task or scoring that is not valid.
 
     Example:
         >>> from headstart.models.load import load_model
-        >>> assemble(Path("runs/x"), load_model("tiny-causal"), [])
+        >>> assemble(load_model("tiny-causal"), [])
         Traceback (most recent call last):
         ...
         ValueError: no members
@@ -234,33 +329,12 @@ def assemble(
     if not members:
         raise ValueError("no members")
     card = members[0][2]
-    try:
-        task = Task.from_dict({k: v for k, v in card.task.items() if k != "scoring"})
-        scoring = Scoring.model_validate(card.task["scoring"])
-    except (KeyError, pydantic.ValidationError) as error:
-        where = folder / members[0][0] / "card.json"
-        raise PromptFileError(f"{where}: its task cannot be read ({error})") from error
     return Study(
         model,
-        task,
-        scoring,
+        task_of(card),
+        Scoring.model_validate(card.task["scoring"]),
         tuple(name for name, _, _ in members),
         tuple(prompt.vectors_PH.to(model.device) for _, prompt, _ in members),
         tuple(card for _, _, card in members),
         card.training.get("settings", {}).get("max_length"),
     )
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Read ``study.json``; empty where there is none.
-
-    Example:
-        >>> read_summary(Path("nowhere"))
-        {}
-    """
-    path = folder / "study.json"
-    if not path.is_file():
-        return {}
-    with storage_errors(path):
-        summary: dict[str, Any] = json.loads(path.read_text())
-    return summary

@@ -17,7 +17,7 @@ from headstart.evaluate.predictions import prediction_file
 from headstart.models.base import BaseModel
 from headstart.models.probe import processor_name
 from headstart.prompts.files import save_prompt, to_json, write_whole
-from headstart.recipes.fewshot import SeedResult, card_for, library_versions
+from headstart.recipes.fewshot import SeedResult, card_for, final_loss, library_versions
 from headstart.recipes.judge import Judgement
 from headstart.recipes.study import Study
 from headstart.tasks.task import Task
@@ -38,8 +38,11 @@ class Tuning:
         command: What a person typed to get it.
 
     Example:
-        >>> Tuning.__slots__[0]
-        'model'
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> Tuning(load_model("tiny-causal"), task, TuneSettings(), []).data
+        {}
     """
 
     model: BaseModel
@@ -53,8 +56,11 @@ class Tuning:
         """Return the tuned prompts as a study.
 
         Example:
-            >>> Tuning.study.__name__
-            'study'
+            >>> from headstart.models.load import load_model
+            >>> from headstart.tasks.template import Template
+            >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+            >>> Tuning(load_model("tiny-causal"), task, TuneSettings(), []).study().task == task
+            True
         """
         mark = self.model.fingerprint()
         return Study(
@@ -83,8 +89,21 @@ def write_study(folder: Path, tuning: Tuning, judged: Judgement | None = None) -
         StorageError: The folder cannot be written to.
 
     Example:
-        >>> write_study.__name__
-        'write_study'
+        >>> import tempfile
+        >>> from headstart.config import FewShot
+        >>> from headstart.models.load import load_model
+        >>> from headstart.recipes.fewshot import tune_seeds
+        >>> from headstart.tasks.example import Example
+        >>> from headstart.tasks.template import Template
+        >>> model, settings = load_model("tiny-causal"), TuneSettings(train=FewShot(num_steps=1))
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> rows = [Example(label, {"text": label * 3}, label) for label in "ab"]
+        >>> tuning = Tuning(model, task, settings, tune_seeds(model, task, rows, settings))
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_study(folder, tuning)["seeds"][0]["folder"]
+        'seed-1'
+        >>> sorted(path.name for path in folder.iterdir())
+        ['README.md', 'seed-1', 'study.json']
     """
     study = tuning.study()
     summary = summary_of(tuning, study, judged)
@@ -105,21 +124,29 @@ def summary_of(tuning: Tuning, study: Study, judged: Judgement | None = None) ->
     """Return what ``study.json`` holds.
 
     Example:
-        >>> summary_of.__name__
-        'summary_of'
+        >>> from headstart.config import FewShot
+        >>> from headstart.models.load import load_model
+        >>> from headstart.recipes.fewshot import tune_seeds
+        >>> from headstart.tasks.example import Example
+        >>> from headstart.tasks.template import Template
+        >>> model, settings = load_model("tiny-causal"), TuneSettings(train=FewShot(num_steps=1))
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> rows = [Example(label, {"text": label * 3}, label) for label in "ab"]
+        >>> tuning = Tuning(model, task, settings, tune_seeds(model, task, rows, settings))
+        >>> summary_of(tuning, tuning.study())["seeds"][0]["labels"]["total"]
+        2
     """
     metrics = {}
     if judged is not None:
         metrics = {"test": {"over_seeds": judged.over_seeds, "ensemble": judged.ensemble}}
     seeds = []
     for n, (name, result) in enumerate(zip(study.seeds, tuning.results, strict=True)):
-        losses = result.tuned.vitals.losses
         seeds.append(
             {
                 "seed": result.seed,
                 "folder": name,
                 "steps": result.tuned.steps,
-                "final_loss": losses[-1] if losses else None,
+                "final_loss": final_loss(result),
                 "dev_accuracy": result.tuned.dev_accuracy,
                 "test": judged.members[n] if judged is not None else None,
                 "labels": result.ledger.to_dict(),
@@ -165,8 +192,16 @@ def readme(summary: dict[str, Any]) -> str:
     r"""Write a study's card for people, from what ``study.json`` holds.
 
     Example:
-        >>> readme.__name__
-        'readme'
+        >>> template = {"text": "{{ text }} {{ answer }}"}
+        >>> seed = {"seed": 1, "labels": {"train": 2, "dev": 0}, "test": None}
+        >>> summary = {
+        ...     "task": {"template": template, "labels": ["0", "1"], "words": ["no", "yes"]},
+        ...     "seeds": [seed], "data": {}, "metrics": {}, "settings": {"prompt_length": 20},
+        ...     "prompt_bytes": 46080, "base_model": "smollm2-135m", "command": "",
+        ...     "versions": {"headstart": "0.1"}, "created": "2025-01-01T00:00:00+00:00",
+        ... }
+        >>> readme(summary).splitlines()[4]
+        '## Use it'
     """
     task, seeds, data = summary["task"], summary["seeds"], summary["data"]
     labels = seeds[0]["labels"]
@@ -179,7 +214,7 @@ def readme(summary: dict[str, Any]) -> str:
         "# A soft prompt tuned with headstart",
         f"{len(seeds)} prompt(s) of {summary['settings']['prompt_length']} vectors "
         f"({summary['prompt_bytes'] / 1024:.0f} KB each) for the frozen model "
-        f"`{summary['base_model']}`; each sorts a text into one of {len(task['labels'])} classes.",
+        f"`{summary['base_model']}`; each {_what_it_does(task['labels'])}.",
         "## Use it",
         _block(
             "headstart predict . NEW.csv --out predictions.jsonl   # label new rows\n"
@@ -205,6 +240,12 @@ def readme(summary: dict[str, Any]) -> str:
         "Settings, versions, hashes and row numbers: `study.json`, `seed-*/card.json`.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _what_it_does(labels: list[str]) -> str:
+    if not labels:
+        return "chooses among the answers that a row brings"
+    return f"sorts a text into one of {len(labels)} classes"
 
 
 def _block(text: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.errors import DataError, did_you_mean
+from headstart.tasks.columns import Columns
 from headstart.tasks.example import Example
 
 FIELD_LIMIT = 10 * 2**20
@@ -58,11 +59,11 @@ def read_examples(
         [Example(id='train.csv:1', fields={'text': 'Lovely!'}, label='1')]
     """
     name, rows = _open_source(source, split)
-    pick: _Columns | None = None
+    pick: Columns | None = None
     number = 0
     for number, (where, row) in enumerate(rows, 1):
         if pick is None:
-            pick = _Columns(where, row, label, columns, id_column)
+            pick = Columns(where, row, label, columns, id_column)
         yield pick.example(where, row, f"{name}:{number}")
     if number == 0:
         raise DataError(f"{source} has no rows")
@@ -114,77 +115,6 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
     if all(re.fullmatch(r"-?[0-9]+", name) for name in names):
         return tuple(sorted(names, key=lambda name: (int(name), name)))
     return tuple(sorted(names))
-
-
-class _Columns:
-    """Which columns become fields, label and id; settled by the first row, true for all."""
-
-    def __init__(
-        self,
-        where: str,
-        first: Mapping[str, Any],
-        label: str | None,
-        columns: Mapping[str, str] | None,
-        id_column: str | None,
-    ) -> None:
-        self.label, self.id_column, self.seen = label, id_column, set[str]()
-        self.columns = columns or {c: c for c in first if c not in (label, id_column)}
-        self.all = None if columns else {*first, label, id_column}
-        if not self.columns:
-            raise DataError(f"{where}: there is no column besides the label '{label}'")
-
-    def example(self, where: str, row: Mapping[str, Any], counted_id: str) -> Example:
-        if self.all is not None and not self.all.issuperset(row):
-            extra = next(column for column in row if column not in self.all)
-            raise DataError(
-                f"{where}: the column '{extra}' is not in the first row; name the columns you need"
-            )
-        fields = {name: _field(where, row, column) for name, column in self.columns.items()}
-        label = None
-        if self.label is not None:
-            label = _label(where, self.label, _value(where, row, self.label, "label column"))
-        if self.id_column is None:
-            return Example(counted_id, fields, label)
-        name = str(_value(where, row, self.id_column, "id column"))
-        if not name.strip() or name in self.seen:
-            problem = "occurs twice" if name.strip() else "is empty"
-            raise DataError(f"{where}: the id '{name}' in column '{self.id_column}' {problem}")
-        self.seen.add(name)
-        return Example(name, fields, label)
-
-
-def _value(where: str, row: Mapping[str, Any], column: str, kind: str) -> Any:
-    if column not in row:
-        way_out = "; read unlabelled rows with label=None" if kind == "label column" else ""
-        raise DataError(
-            f"{where}: there is no {kind} '{column}' (columns: {', '.join(map(str, row))})"
-            f"{did_you_mean(column, row)}{way_out}"
-        )
-    value = row[column]
-    if value is None:
-        raise DataError(f"{where}: the {kind} '{column}' is null; fill it in or remove the row")
-    return value
-
-
-def _field(where: str, row: Mapping[str, Any], column: str) -> Any:
-    value = _value(where, row, column, "column")
-    if isinstance(value, str) and not value.strip():
-        raise DataError(
-            f"{where}: the column '{column}' is empty; fill it in, remove the row, or name only "
-            "the columns you need"
-        )
-    return value
-
-
-def _label(where: str, column: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, int) or (isinstance(value, str) and value.strip()):
-        return str(value)
-    expected = "a text, a whole number or true/false"
-    raise DataError(f"{where}: the label {value!r} in column '{column}' is not {expected}")
 
 
 def _open_source(source: str | Path, split: str | None) -> tuple[str, _Rows]:
@@ -334,6 +264,11 @@ def _hub_rows(source: str, split: str) -> _Rows:
             rows = datasets.load_dataset(name, config or None, split=split, streaming=online)
     except Exception as error:  # whatever a data set's own files make the library raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if re.match("(Bad|Unknown) split", reason):
+            raise DataError(
+                f"{where}: has no split '{split}' ({reason}); name one of its splits: "
+                "--split or --test-split, or in Python split="
+            ) from error
         if online:
             raise DataError(f"{where}: cannot be loaded ({reason})") from error
         call = ", ".join(repr(part) for part in (name, config) if part)

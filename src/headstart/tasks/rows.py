@@ -26,7 +26,7 @@ def examples_from(rows: Any) -> list[Example]:
             (n, 1), or anything with ``columns`` and ``to_dict("records")``, such as a pandas frame.
 
     Raises:
-        DataError: No rows, or a row that is missing, is no text, or has a missing field.
+        DataError: No rows, or a row that is missing, empty or no text, or has such a field.
 
     Example:
         >>> examples_from(["Lovely!", "Awful."])[1]
@@ -106,16 +106,25 @@ def _is_missing(value: Any) -> bool:
     return isinstance(value, (float, np.floating)) and bool(np.isnan(value))
 
 
+def _is_blank(value: Any) -> bool:
+    """Whether a text says nothing, as the file readers see it."""
+    return isinstance(value, str) and not value.strip()
+
+
 def _fields(where: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         for name, field in value.items():
             if _is_missing(field):
                 raise DataError(f"{where}: the field '{name}' is missing ({field}); {_MEND}")
+            if _is_blank(field):
+                raise DataError(f"{where}: the field '{name}' is empty; {_MEND}")
         return {str(name): field for name, field in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)) and np.shape(value) == (1,):
         value = value[0]
     if _is_missing(value):
         raise DataError(f"{where}: the text is missing ({value}); {_MEND}")
+    if _is_blank(value):
+        raise DataError(f"{where}: the text is empty; {_MEND}")
     if isinstance(value, str):
         return {"text": str(value)}
     size = (

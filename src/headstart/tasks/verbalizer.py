@@ -112,7 +112,7 @@ def default_template(field_names: Sequence[str]) -> Template:
         if not _can_stand(name):
             raise TemplateError(
                 f"the field '{name}' cannot stand in a template under this name; read it under "
-                "another, e.g. columns={'text': '" + name + "'}"
+                f"another: --columns text='{name}', or in Python columns={{'text': '{name}'}}"
             )
     if len(field_names) == 1:
         text = _SINGLE_FIELD.format(name=field_names[0])
