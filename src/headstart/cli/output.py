@@ -203,6 +203,7 @@ def silence_libraries() -> None:
         ("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         ("HF_DATASETS_DISABLE_PROGRESS_BARS", "1"),
         ("TOKENIZERS_PARALLELISM", "false"),
+        ("TQDM_DISABLE", "1"),
     ):
         os.environ.setdefault(name, value)
     if "transformers" in sys.modules:  # too late for the variables above
