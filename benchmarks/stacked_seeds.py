@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.few_shot_tasks import DATA, SEEDS, SOURCES, shots
 from headstart.config import TuneSettings
+from headstart.errors import HeadstartError
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import Limits
 from headstart.models.initial import initialiser
@@ -81,4 +82,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HeadstartError as error:
+        sys.exit(f"error: {error} (the data folder is named with --data)")

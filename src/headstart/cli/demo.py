@@ -31,6 +31,7 @@ class DemoTask:
 
     Attributes:
         template: The question.
+        init: What the prompt starts from: the task in words.
         fresh: Sentences to classify at the end.
 
     Example:
@@ -39,12 +40,15 @@ class DemoTask:
     """
 
     template: str
+    init: str
     fresh: tuple[str, ...]
 
 
 TASKS = {
     "support_tickets": DemoTask(
         "{{ text }}\nThis ticket goes to the team for {{ answer }}",
+        "text:Read the customer's message and choose the team that "
+        "should answer it: billing, technical, shipping, account or returns.",
         (
             "You took the subscription fee twice this month, please put one of them back.",
             "The courier says delivered, but there is nothing on my doorstep.",
@@ -53,6 +57,8 @@ TASKS = {
     ),
     "product_feedback": DemoTask(
         "{{ text }}\nOverall the verdict is {{ answer }}",
+        "text:Read the customer's review and decide whether the opinion "
+        "in it is negative, mixed or positive as a whole.",
         (
             "Lasted two days, then the lid snapped clean off.",
             "Comfortable chair, though the armrests already wobble.",
@@ -61,6 +67,8 @@ TASKS = {
     ),
     "message_intent": DemoTask(
         "{{ text }}\nThe purpose of this message: {{ answer }}",
+        "text:Read the message and decide what the sender "
+        "wants: question, request, complaint, thanks, invitation or update.",
         (
             "Could you water the tomatoes while we are away?",
             "We are having a bonfire on Saturday, bring a jumper and come along!",
@@ -102,17 +110,21 @@ def demo(
     names = list(TASKS) if task is DemoName.all else [task.value]
     for name in names:
         check_new(out / name, overwrite=True)
-    settings = settings_from({"num_shots": SHOTS, "seeds": (SEED,)}, assignments or [])
-    shots = "all" if settings.num_shots is None else settings.num_shots
+    drawn = {"num_shots": SHOTS, "seeds": (SEED,)}
+    settings = {
+        name: settings_from({**drawn, "init": TASKS[name].init}, assignments or [])
+        for name in names
+    }
+    shots = settings[names[0]].num_shots or "all"
     output.note(f"{shots} labels each, frozen model {model}: loading it")
     started = time.perf_counter()
     base = options.loader(options.Dtype.auto, options.Attention.auto)(model)
     if dry_run:
-        _plan(output, names, base, settings)
+        _plan(output, base, settings)
         return
     results = []
     for name in names:
-        results.append(_run_task(output, name, base, settings, out / name, ctx.obj))
+        results.append(_run_task(output, name, base, settings[name], out / name, ctx.obj))
     seconds = time.perf_counter() - started
     _report(output, results, seconds)
     _say_next(output, results[0], model)
@@ -129,12 +141,12 @@ def demo_file(name: str, part: str) -> Path:
     return Path(str(files("headstart"))) / "demo_data" / name / f"{part}.jsonl"
 
 
-def _plan(output: Output, names: list[str], base: BaseModel, settings: TuneSettings) -> None:
+def _plan(output: Output, base: BaseModel, settings: dict[str, TuneSettings]) -> None:
     from headstart.cli.plan import plan_of, show_plan
 
     plans = []
-    for name in names:
-        plan = plan_of(base, _question(name), settings)
+    for name, its_settings in settings.items():
+        plan = plan_of(base, _question(name), its_settings)
         output.say(f"== {name}")
         show_plan(output, plan)
         plans.append({"task": name, **plan})
@@ -246,11 +258,13 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
 def _say_next(output: Output, first: dict[str, Any], model: str) -> None:
     train, test = (quote(str(demo_file(first["task"], part))) for part in ("train", "test"))
     template = TASKS[first["task"]].template.replace("\n", "\\n")
+    init = quote(TASKS[first["task"]].init)
     output.say(
         "",
         "next: the same by hand, with three seeds (then put your own file there)",
         f"  headstart tune {train} --model {quote(model)} --shots {SHOTS} --seeds 1,2,3 \\",
         f"    --template '{template}' \\",
+        f"    --init {init} \\",
         f"    --test {test} --out runs/{first['task']}",
         "and label rows with a prompt that was just made:",
         f"  headstart predict {quote(first['folder'])} {test} --out runs/predictions.jsonl",
