@@ -47,7 +47,7 @@ class DemoTask:
 TASKS = {
     "support_tickets": DemoTask(
         "{{ text }}\nThis ticket goes to the team for {{ answer }}",
-        "text:Read the customer's message and choose the team that "
+        "text:Read the message of a customer and choose the team that "
         "should answer it: billing, technical, shipping, account or returns.",
         (
             "You took the subscription fee twice this month, please put one of them back.",
@@ -57,7 +57,7 @@ TASKS = {
     ),
     "product_feedback": DemoTask(
         "{{ text }}\nOverall the verdict is {{ answer }}",
-        "text:Read the customer's review and decide whether the opinion "
+        "text:Read the review of a customer and decide whether the opinion "
         "in it is negative, mixed or positive as a whole.",
         (
             "Lasted two days, then the lid snapped clean off.",
