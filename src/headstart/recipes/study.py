@@ -30,9 +30,9 @@ from headstart.errors import PromptFileError, UsageError, did_you_mean
 from headstart.models.base import BaseModel, Limits
 from headstart.prompts.files import (
     PromptCard,
+    check_fingerprint,
     load_prompt,
     made_parents,
-    read_card,
     storage_errors,
 )
 from headstart.prompts.prompt import SoftPrompt
@@ -297,13 +297,12 @@ def load_study(
         headstart.errors.PromptFileError: nowhere: no such folder; `headstart tune --out nowhere` makes one
     """
     members = seed_folders(folder, seed)
-    card = read_card(members[0])
-    for member in members:
-        load_prompt(member)
-    base = load(model or card.base_model)
-    mark = base.fingerprint()
     # "." has no name of its own, and a single prompt's folder may be called that
-    loaded = [(Path(os.path.abspath(one)).name, *load_prompt(one, mark)) for one in members]
+    loaded = [(Path(os.path.abspath(one)).name, *load_prompt(one)) for one in members]
+    base = load(model or loaded[0][2].base_model)
+    mark = base.fingerprint()
+    for member, (_, _, card) in zip(members, loaded, strict=True):
+        check_fingerprint(member, card, mark)
     with card_errors(members[0]):
         return assemble(base, loaded)
 
