@@ -13,9 +13,8 @@ import torch
 from transformers import DynamicCache
 
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.causal import answer_logprobs
 from headstart.models.encode import text_before_answer
-from headstart.ops.scores import rank_scores
+from headstart.ops.scores import answer_logprobs, rank_scores
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import pydantic
 import yaml
@@ -11,13 +12,18 @@ import yaml
 from headstart.errors import UsageError, did_you_mean
 
 
-class Settings(pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False):
-    """Base of all settings: frozen, no unknown names.
+class Settings(
+    pydantic.BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True
+):
+    """Base of all settings: frozen, no unknown names, defaults held to the rules of given values.
 
     Example:
         >>> Settings().model_dump()
         {}
     """
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class Scoring(Settings):
@@ -77,6 +83,69 @@ class FewShot(Settings):
     patience: int = pydantic.Field(6, ge=1)
 
 
+class MetaTrain(Settings):
+    """How a start is learned over many tasks. Defaults follow paper B where it says, else measurement.
+
+    Attributes:
+        method: ``maml`` (second order), ``fomaml``, ``reptile``, ``multitask`` (no inner step), or
+            ``plain`` (PPT: rows of all tasks in one heap, no inner step).
+        inner_optimizer: ``sgd`` (paper B's Equation 1), ``adam`` or ``adafactor``, all differentiated
+            through by ``maml``.
+        inner_lr: Its step size, paper B's alpha; ``None``: ``inner_lr_scale`` times the root mean
+            square of the model's embeddings for ``adam`` and ``adafactor``, which step in units of the
+            prompt; ``inner_lr_scale`` itself for ``sgd``, which steps in units of the gradient.
+        inner_lr_scale: See ``inner_lr``.
+        inner_steps: Steps on the support rows; paper B: 1.
+        num_support: Rows of a task to adapt on, paper B's m; its batch size of 4 is taken for m.
+        num_query: Other rows of the task for the outer loss; paper B: m again.
+        meta_batch_size: Tasks in one update, sampled; ``None``: all (paper B).
+        reduction: Outer loss summed (Equation 2) or averaged (``mean``) over tasks. AdamW sees the
+            difference only through clipping.
+        optimizer: Of the outer loop: ``adamw`` (paper B) or ``sgd``.
+        meta_lr: Its step size, paper B's beta; ``None``: ``meta_lr_scale`` times the root mean square of
+            the embeddings, so that one default fits prompts of any scale.
+        meta_lr_scale: See ``meta_lr``.
+        schedule: ``linear`` to 0, or ``constant``; both after the warm-up.
+        warmup_steps: Steps of linear warm-up.
+        weight_decay: Decoupled weight decay.
+        clip_norm: Largest norm of the outer gradient.
+        num_steps: Updates, unless patience ends the run before; paper B: at most 20,000.
+        loss: ``candidates`` or ``tokens``, of inner and outer loss.
+        num_validation: Rows held out from every task for meta-validation; 0: none, the last start is kept.
+        eval_every: Updates between looks at them; paper B: 500.
+        patience: Looks without a better one before the run ends; paper B: 6.
+        select: What "better" means on the held-out rows after adapting: ``accuracy`` (paper B; ties go to
+            the lower loss) or ``loss`` (less noisy where few rows are held out).
+
+    Example:
+        >>> MetaTrain(method="fomaml").inner_steps
+        1
+    """
+
+    method: Literal["maml", "fomaml", "reptile", "multitask", "plain"] = "maml"
+    inner_optimizer: Literal["sgd", "adam", "adafactor"] = "sgd"
+    inner_lr: float | None = pydantic.Field(None, gt=0)
+    inner_lr_scale: float = pydantic.Field(0.3, gt=0)
+    inner_steps: int = pydantic.Field(1, ge=0)
+    num_support: int = pydantic.Field(4, ge=1)
+    num_query: int = pydantic.Field(4, ge=1)
+    meta_batch_size: int | None = pydantic.Field(None, ge=1)
+    reduction: Literal["sum", "mean"] = "mean"
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    meta_lr: float | None = pydantic.Field(None, gt=0)
+    meta_lr_scale: float = pydantic.Field(0.1, gt=0)
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_steps: int = pydantic.Field(5, ge=0)
+    weight_decay: float = pydantic.Field(0.0, ge=0)
+    clip_norm: float = pydantic.Field(1.0, gt=0)
+    num_steps: int = pydantic.Field(100, ge=0)
+    loss: Literal["candidates", "tokens"] = "candidates"
+    num_validation: int = pydantic.Field(16, ge=0)
+    eval_every: int = pydantic.Field(20, ge=1)
+    patience: int = pydantic.Field(6, ge=1)
+    select: Literal["accuracy", "loss"] = "accuracy"
+
+
 class FineTune(Settings):
     """How the whole model is fine-tuned (paper B's FT): AdamW, linear schedule with warm-up.
 
@@ -133,7 +202,7 @@ class TuneSettings(Settings):
     scoring: Scoring = Scoring()
 
 
-def override(settings: TuneSettings, assignments: Sequence[str]) -> TuneSettings:
+def override(settings: S, assignments: Sequence[str]) -> S:
     """Apply dotted overrides such as ``train.lr=0.01``; values are read as YAML.
 
     Raises:
@@ -145,41 +214,82 @@ def override(settings: TuneSettings, assignments: Sequence[str]) -> TuneSettings
     """
     values = settings.model_dump()
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"'{assignment}' is no override; write name=value, e.g. train.lr=0.01")
-        *path, last = name.strip().split(".")
+        path, value = read_assignment(assignment)
         place: Any = values
-        for key in path:
+        for key in path[:-1]:
             place = place.get(key) if isinstance(place, Mapping) else None
+        last = path[-1]
         if not isinstance(place, dict) or last not in place or isinstance(place[last], dict):
-            known = dotted_names(values)
+            name, known = ".".join(path), dotted_names(values)
             raise UsageError(
-                f"unknown setting '{name.strip()}'"
+                f"unknown setting '{name}'"
                 f"{did_you_mean(name, known) or '; known: ' + ', '.join(known)}"
             )
-        place[last] = _read(text, name)
-    return check_settings(values)
+        place[last] = value
+    return check_settings(values, type(settings))
 
 
-def check_settings(values: Mapping[str, Any]) -> TuneSettings:
-    """Turn nested values into settings.
+def read_assignment(text: str) -> tuple[tuple[str, ...], Any]:
+    """Split ``train.lr=0.01`` into its path and its value, read as YAML.
 
     Raises:
-        UsageError: The first unknown name or wrong value, in one line.
+        UsageError: No ``=``, or what follows it is not YAML.
+
+    Example:
+        >>> read_assignment("train.lr=1e-2")
+        (('train', 'lr'), 0.01)
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"'{text}' is no override; write name=value, e.g. train.lr=0.01")
+    if _POWER_OF_TEN.fullmatch(value.strip()):
+        return tuple(name.strip().split(".")), float(value)
+    try:
+        return tuple(name.strip().split(".")), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{name}={value}: not a value ({str(error).splitlines()[0]})") from error
+
+
+_POWER_OF_TEN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+"""A number that YAML 1.1 reads as a word: ``1e-3``."""
+
+
+@overload
+def check_settings(values: Mapping[str, Any]) -> TuneSettings: ...
+
+
+@overload
+def check_settings(values: Mapping[str, Any], model: type[S], context: object = None) -> S: ...
+
+
+def check_settings(
+    values: Mapping[str, Any], model: type[Settings] = TuneSettings, context: object = None
+) -> Settings:
+    """Turn nested values into settings.
+
+    Args:
+        values: Names to values, nested as the settings are.
+        model: Which settings. Default: a tuning study's.
+        context: What the settings' own validators may look at. Default None.
+
+    Raises:
+        UsageError: The first unknown name (with a suggestion), missing name or wrong value, in one
+            line.
 
     Example:
         >>> check_settings({"train": {"num_steps": -1}})
         Traceback (most recent call last):
         ...
         headstart.errors.UsageError: train.num_steps=-1: input should be greater than or equal to 0
+        >>> check_settings({"num_stepz": 1}, FineTune)
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: unknown setting 'num_stepz'; did you mean 'num_steps'?
     """
     try:
-        return TuneSettings.model_validate(values)
+        return model.model_validate(values, context=context)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{where}={first['input']}: {first['msg'].lower()}") from error
+        raise UsageError(_first_fault(error, model)) from error
 
 
 def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
@@ -196,13 +306,37 @@ def dotted_names(values: Mapping[str, Any], prefix: str = "") -> list[str]:
     return names
 
 
-def _read(text: str, name: str) -> Any:
-    # YAML 1.1 reads 1e-3 as a word
-    try:
-        return (
-            float(text)
-            if "e" in text.lower() and text[:1] in "+-.0123456789"
-            else yaml.safe_load(text)
-        )
-    except (ValueError, yaml.YAMLError) as error:
-        raise UsageError(f"{name}={text}: not a value ({str(error).splitlines()[0]})") from error
+def _first_fault(error: pydantic.ValidationError, model: type[Settings]) -> str:
+    """Say in one line what was found first."""
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    if first["type"] == "missing":
+        return f"'{where}' is missing"
+    if first["type"] == "extra_forbidden":
+        known = list(_names_at(model, first["loc"][:-1]))
+        hint = did_you_mean(str(first["loc"][-1]), known)
+        return f"unknown setting '{where}'{hint or '; known: ' + ', '.join(known)}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = str(first["input"])
+    shown = value if len(value) <= 80 else value[:77] + "..."
+    return (f"{where}={shown}: " if where else "") + message[:1].lower() + message[1:]
+
+
+def _names_at(model: type[pydantic.BaseModel], path: Sequence[str | int]) -> Iterator[str]:
+    """List the names of the settings that ``path`` leads to; none where that is not one model."""
+    for key in path:
+        if isinstance(key, int):  # an item: its type was looked up with the field's
+            continue
+        field = model.model_fields.get(key)
+        inner = [] if field is None else list(_models_in(field.annotation))
+        if len(inner) != 1:
+            return
+        model = inner[0]
+    yield from model.model_fields
+
+
+def _models_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from headstart.errors import DataError
 from headstart.tasks import readers
 from headstart.tasks.example import Example
-from headstart.tasks.readers import label_names, read_all, read_examples
+from headstart.tasks.readers import file_of, label_names, read_all, read_examples
 
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0")).filter(str.strip)
 rows_of_text = st.lists(st.tuples(texts, texts), min_size=1, max_size=8)
@@ -124,7 +124,13 @@ GOOD = '{"text": "a", "label": 1}\n'
         ("a.csv", f"text,label\n{'x' * 11 * 2**20},1\n", "line 2: .*field limit"),
         ("a.tsv", "text\tlabel\na\n", "line 2: has 1 columns"),
         ("a.parquet", "nonsense", "cannot be read"),
-        ("a.xlsx", "nonsense", r"known are \.csv, \.tsv, \.jsonl"),
+        ("a.csv", '"5","' + "Great food. " * 20 + '"\n', "line 1: 'Great food.*zhang:FILE"),
+        ("a.csv", "5,Great food.\n4,Good.\n", r"no label column 'label' \(columns: 5, Great food"),
+        ("a.txt", "One.\n", r"line 1: there is no label column .*label=None"),
+        ("a.txt", "\n \n", "has no rows"),
+        ("a.xlsx", "nonsense", r"known are \.csv, \.tsv, \.jsonl.* zhang:FILE, trees:FILE"),
+        ("a.xml", "<Reviews/>", "semeval16:FILE"),
+        ("a.json", "[]", "sentihood:FILE"),
         ("a.parquet.gz", "nonsense", "known are"),
     ],
 )
@@ -134,6 +140,38 @@ def test_damaged_files(tmp_path: Path, name: str, content: str | bytes, message:
         read_all(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["news.txt", "news.text", "news.txt.gz"])
+def test_plain_text_is_one_document_a_line(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name, "\ufeffFirst, one.\n\n \n  __label__1 <b>\u2028Second.\r\n")
+    assert read_all(path, label=None) == [
+        Example(f"{name}:1", {"text": "First, one."}),
+        Example(f"{name}:4", {"text": "__label__1 <b>\u2028Second."}),
+    ]
+
+
+def test_plain_text_that_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.txt line 2: is not UTF-8"):
+        read_all(write(tmp_path / "a.txt", b"One.\n\xff"), label=None)
+
+
+def test_a_form_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "dev.txt", "(3 (2 It) (4 works))\n")
+    assert read_all(f"trees:{tmp_path}/dev.txt") == [
+        Example("dev.txt:1", {"text": "It works"}, "3")
+    ]
+    assert read_all(tmp_path / "dev.txt", label=None)[0].fields["text"].startswith("(3")
+    with pytest.raises(DataError, match=r"no such file; did you mean 'dev\.txt'"):
+        read_all(f"trees:{tmp_path}/devv.txt")
+    with pytest.raises(DataError, match="no such file"):
+        read_all("trees:dev")  # and not a data set on the Hub
+    with pytest.raises(DataError, match="has no split 'test'"):
+        read_all(f"trees:{tmp_path}/dev.txt", split="test")
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "trees:odd.txt", "One.\n")
+    assert file_of("trees:odd.txt") == (Path("trees:odd.txt"), None)
+    assert file_of("trees:dev.txt") == (Path("dev.txt"), "trees")
 
 
 def test_damaged_gzip(tmp_path: Path) -> None:
@@ -164,7 +202,7 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         read_all(tmp_path / "train.csv", split="test")
 
 
-@pytest.mark.parametrize("source", ["sst2", "SetFit/sst2", "hub:sst2", "glue:sst2"])
+@pytest.mark.parametrize("source", ["sst2", "SetFit/sst2", "hub:glue:sst2", "glue:sst2@v1"])
 def test_the_hub_offline_fails_at_once(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets  # noqa: F401 - so that the clock measures the refusal and not the import
 
@@ -196,6 +234,12 @@ def test_a_hub_data_set(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="row 3: the label column 'label' is null"):
         next(rows)
     assert calls == [("owner/name", "config", {"split": "test", "streaming": True})]
+    assert next(read_examples("owner/name@refs/convert/parquet")).label == "neg"
+    assert calls[1] == (
+        "owner/name",
+        None,
+        {"split": "train", "streaming": True, "revision": "refs/convert/parquet"},
+    )
 
 
 @pytest.mark.parametrize(

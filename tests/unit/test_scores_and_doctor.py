@@ -13,9 +13,13 @@ from headstart.evaluate.metrics import classification_metrics, over_seeds
 from headstart.evaluate.rank import content_free_rows, probabilities, scores_under
 from headstart.learn.doctor import Vitals, diagnose
 from headstart.models.base import Limits
-from headstart.models.causal import answer_logprobs
 from headstart.models.load import load_model
-from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
+from headstart.ops.scores import (
+    answer_logprobs,
+    candidate_cross_entropy,
+    rank_scores,
+    token_cross_entropy,
+)
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task
 from headstart.tasks.template import Template

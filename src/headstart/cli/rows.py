@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from headstart.errors import UsageError
@@ -19,7 +18,9 @@ def split_of(source: str, given: str | None, default: str) -> str | None:
         >>> split_of("hub:imdb", None, "test"), split_of("hub:imdb", "unsupervised", "test")
         ('test', 'unsupervised')
     """
-    return given if given or Path(source).is_file() else default
+    from headstart.tasks.readers import file_of
+
+    return given if given or file_of(source)[0].is_file() else default
 
 
 def record(

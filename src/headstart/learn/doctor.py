@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -84,5 +85,34 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
         return (
             f"the loss stays at a guess ({tail:.2f} nats, a guess is {chance_loss:.2f}): try other label "
             "words or another template, another init, or a learning rate three times larger or smaller"
+        )
+    return None
+
+
+def diagnose_meta(losses: Sequence[float], gains: Sequence[float], inner_lr: float) -> str | None:
+    """Return one line for meta-training that teaches nothing, ``None`` for a healthy run.
+
+    Args:
+        losses: The outer loss of every update, in nats.
+        gains: The inner-loop gain at every look: the part of the held-out query loss that adapting takes
+            away. Empty for methods without an inner loop.
+        inner_lr: The inner step size, for the advice.
+
+    Example:
+        >>> diagnose_meta([0.7], [0.0, 1e-4], 0.001)
+        'dead meta-learning: an inner step takes 0.01% off the query loss; raise inner_lr from 0.001 ...'
+    """
+    if not all(map(math.isfinite, (*losses, *gains))):
+        return "the loss is not finite: lower meta_lr, or inner_lr, by a factor of ten"
+    gain = max(gains, default=1.0)
+    if 0 <= gain < 0.005:
+        return (
+            f"dead meta-learning: an inner step takes {gain:.2%} off the query loss; raise inner_lr "
+            f"from {inner_lr:.3g} to about {10 * inner_lr:.3g}, or take more inner steps"
+        )
+    if gain < 0:
+        return (
+            f"the inner step hurts: it adds {-gain:.2%} or more to the query loss at every look; lower "
+            f"inner_lr from {inner_lr:.3g} to about {inner_lr / 3:.3g}, or draw more support rows"
         )
     return None

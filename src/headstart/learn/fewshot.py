@@ -15,19 +15,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from headstart.config import FewShot, Scoring
+from headstart.config import FewShot, MetaTrain, Scoring
 from headstart.learn.doctor import Vitals
+from headstart.learn.gradient import PLAIN, StackedLoss
 from headstart.learn.loop import Event, run_loop
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length, score_all
-from headstart.models.parallel import map_groups
+from headstart.models.batches import score_all
 from headstart.ops.initialise import root_mean_square
-from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
+from headstart.ops.scores import rank_scores
 from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
-
-PLAIN = Scoring()
-"""Sum of token log-probabilities, no calibration."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -150,30 +147,6 @@ def batches(run: Run, batch_size: int) -> Iterator[list[Encoded]]:
             yield [run.train[i] for i in order[start : start + batch_size]]
 
 
-def row_losses(
-    model: BaseModel,
-    rows: Sequence[Encoded],
-    bank: PromptBank | None,
-    prompt_of_row_B: Tensor | None,
-    loss: str,
-    scoring: Scoring,
-) -> Tensor:
-    """Score rows and return each one's loss in nats [B].
-
-    Example:
-        >>> from headstart.models.load import load_model
-        >>> rows = [Encoded("a", (5, 6), ((7,),), target=0)]
-        >>> row_losses(load_model("tiny-causal"), rows, None, None, "tokens", Scoring()).shape
-        torch.Size([1])
-    """
-    logprob_BC, length_BC = model.score(rows, bank, prompt_of_row_B)
-    target_B = torch.tensor([row.target for row in rows], device=logprob_BC.device)
-    if loss == "tokens":
-        return token_cross_entropy(logprob_BC, length_BC, target_B)
-    scores_BC = rank_scores(logprob_BC, length_BC, scoring.rule, scoring.gamma)
-    return candidate_cross_entropy(scores_BC, target_B)
-
-
 def learning_rate(settings: FewShot, model: BaseModel) -> float:
     """Return the step size: the one given, or ``lr_scale`` times the embeddings' root mean square.
 
@@ -185,7 +158,7 @@ def learning_rate(settings: FewShot, model: BaseModel) -> float:
     return settings.lr or settings.lr_scale * root_mean_square(model.embedding_VH.detach())
 
 
-def schedule_factor(settings: FewShot, done: int) -> float:
+def schedule_factor(settings: FewShot | MetaTrain, done: int) -> float:
     """Return what part of the learning rate the next update uses, after ``done`` updates.
 
     Example:
@@ -222,13 +195,16 @@ class _Stack:
     def step(self, index: int) -> None:
         """Do one update of every run that is still active."""
         chosen = [n for n, active in enumerate(self.active) if active]
-        rows, owner, weight = [], [], []
+        batches = {n: next(self.streams[n]) for n in chosen}
+        rows = [row for batch in batches.values() for row in batch]
+        owner = [n for n, batch in batches.items() for _ in batch]
+        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
+        losses = StackedLoss(
+            self.model, rows, owner, self.settings.loss, self.scoring, bank.mask_NP
+        )
+        loss_N, grad_NPH = losses.first_order(bank.prompts_NPH)
         for n in chosen:
-            batch = next(self.streams[n])
-            rows += batch
-            owner += [n] * len(batch)
-            weight += [1 / len(batch)] * len(batch)
-        losses = self._backward(rows, torch.tensor(owner), torch.tensor(weight))
+            self.prompts[n].grad = grad_NPH[n, bank.mask_NP[n]]
         norms = [
             float(torch.nn.utils.clip_grad_norm_([self.prompts[n]], self.settings.clip_norm))
             for n in chosen
@@ -241,36 +217,8 @@ class _Stack:
             result, prompt = self.results[n], self.prompts[n].detach()
             result.steps = index + 1
             result.vitals.record(
-                losses[n], norm, self.runs[n].start_PH.to(prompt.device), old, prompt
+                float(loss_N[n]), norm, self.runs[n].start_PH.to(prompt.device), old, prompt
             )
-
-    def _backward(self, rows: list[Encoded], owner_B: Tensor, weight_B: Tensor) -> dict[int, float]:
-        """Give every active prompt its gradient, from groups of like length; return losses by run."""
-        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
-
-        def gradient(group: list[int]) -> tuple[Tensor, list[float]]:
-            leaf_NPH = bank.prompts_NPH.detach().requires_grad_()
-            part = [rows[i] for i in group]
-            leaves = PromptBank(leaf_NPH, bank.mask_NP)
-            with torch.enable_grad():
-                loss_B = row_losses(
-                    self.model, part, leaves, owner_B[group], self.settings.loss, self.scoring
-                )
-                weighted_B = loss_B * weight_B[group].to(loss_B.device)
-                (grad_NPH,) = torch.autograd.grad(weighted_B.sum(), leaf_NPH)
-            return grad_NPH, weighted_B.tolist()
-
-        longest = bank.prompts_NPH.shape[1]
-        groups = list(by_length([row.size + longest for row in rows]))
-        parts = map_groups(gradient, groups, self.model.device)
-        total_NPH = torch.stack([grad_NPH for grad_NPH, _ in parts]).sum(0)
-        losses: dict[int, float] = dict.fromkeys(owner_B.tolist(), 0.0)
-        for group, (_, values) in zip(groups, parts, strict=True):
-            for n, value in zip(owner_B[group].tolist(), values, strict=True):
-                losses[n] += value
-        for n in losses:
-            self.prompts[n].grad = total_NPH[n, bank.mask_NP[n]]
-        return losses
 
     def look_at_dev(self, done: int) -> bool:
         """Score every active run's dev rows; keep the best prompt, end runs that went stale."""

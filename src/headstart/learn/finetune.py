@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 
 from headstart.config import FewShot, FineTune, Scoring
-from headstart.learn.fewshot import PLAIN, Run, batches, row_losses, schedule_factor
+from headstart.learn.fewshot import Run, batches, schedule_factor
+from headstart.learn.gradient import PLAIN, row_losses
 from headstart.learn.loop import run_loop
 from headstart.models.base import BaseModel
 from headstart.models.batches import by_length

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from headstart.models.base import Encoded, Limits
 from headstart.models.encode import answer_tokens, source_tokens, text_before_answer
-from headstart.models.fingerprint import fingerprint_of
+from headstart.models.frozen import Frozen
 from headstart.ops.attach import additive, attach, causal_visibility, positions
-from headstart.prompts.bank import PromptBank
-from headstart.prompts.files import Fingerprint
+from headstart.ops.scores import answer_logprobs
+from headstart.prompts.bank import PromptBank, rows_of
 from headstart.tasks.example import Rendered
 
 
@@ -80,7 +80,7 @@ def pack(rows: Sequence[Encoded]) -> Packed:
     )
 
 
-class CausalModel:
+class CausalModel(Frozen):
     """A decoder-only transformers model (Llama family, Qwen, Mistral, GPT-2) behind the protocol.
 
     Args:
@@ -99,29 +99,8 @@ class CausalModel:
 
     def __init__(self, network: Any, tokenizer: Any, name: str, choices: dict[str, Any]) -> None:
         """Hold a loaded network."""
-        self.network, self.tokenizer, self.name, self.choices = network, tokenizer, name, choices
-        self.hidden_size = int(network.config.hidden_size)
+        super().__init__(network, tokenizer, name, choices)
         self.max_length: int | None = getattr(network.config, "max_position_embeddings", None)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return self.embedding_VH.device
-
-    @property
-    def embedding_VH(self) -> Tensor:
-        """Its input embedding table."""
-        table: Tensor = self.network.get_input_embeddings().weight
-        return table
-
-    def embed(self, text: str) -> Tensor:
-        """Embed a text without special tokens: [T, H] in float32."""
-        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.embedding_VH[torch.tensor(tokens, device=self.device)].detach().float()
-
-    def fingerprint(self) -> Fingerprint:
-        """Hash the weights and the tokenizer."""
-        return fingerprint_of(self.network, self.tokenizer)
 
     def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
         """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
@@ -197,56 +176,3 @@ class CausalModel:
         last_B1 = P + packed.mask_BT.sum(-1, keepdim=True) - 1
         extra_slots = torch.arange(S, S + E).expand(len(last_B1), E)
         return hidden_BSH, torch.cat([last_B1, extra_slots], dim=1).to(device)
-
-
-def rows_of(
-    bank: PromptBank | None, prompt_of_row_B: Tensor | None, text_BTH: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gather each row's prompt, or prompts of length 0 where there is no bank.
-
-    Example:
-        >>> rows_of(None, None, torch.zeros(2, 3, 4))[0].shape
-        torch.Size([2, 0, 4])
-    """
-    if bank is None or prompt_of_row_B is None:
-        B, _, H = text_BTH.shape
-        return text_BTH.new_zeros(B, 0, H), torch.zeros(
-            B, 0, dtype=torch.bool, device=text_BTH.device
-        )
-    prompts_BPH, mask_BP = bank.rows(prompt_of_row_B)
-    return prompts_BPH.to(text_BTH.device), mask_BP.to(text_BTH.device)
-
-
-def answer_logprobs(
-    hidden_BQH: Tensor, head_VH: Tensor, answer_BCK: Tensor, slot_BCK: Tensor, mask_BCK: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sum the log-probability of each candidate's tokens, token k read at scored slot ``slot_BCK``.
-
-    A logit of 16 in bfloat16 moves in steps of 1/8, which ties candidates and coarsens the loss. So the
-    candidates' own logits are float32 products; only the sum over the vocabulary, which all
-    candidates of a slot share, comes from the product in the model's dtype.
-
-    Args:
-        hidden_BQH: Last hidden states at the Q scored slots.
-        head_VH: The output embeddings.
-        answer_BCK: Tokens to score.
-        slot_BCK: After which scored slot each stands.
-        mask_BCK: Which tokens are real.
-
-    Returns:
-        Log-probabilities in nats [B, C] in float32, and token counts [B, C].
-
-    Example:
-        >>> zeros = torch.zeros(1, 1, 1, dtype=torch.long)
-        >>> hidden, head = torch.zeros(1, 1, 2), torch.zeros(4, 2)
-        >>> answer_logprobs(hidden, head, zeros, zeros, zeros == 0)[0].item()  # log 1/4
-        -1.3862943649291992
-    """
-    device = hidden_BQH.device
-    answer_BCK, slot_BCK, mask_BCK = (x.to(device) for x in (answer_BCK, slot_BCK, mask_BCK))
-    row_B11 = torch.arange(len(answer_BCK), device=device)[:, None, None]
-    total_BQ = torch.nn.functional.linear(hidden_BQH, head_VH).float().logsumexp(-1)
-    read_BCKH = hidden_BQH.float()[row_B11, slot_BCK]
-    logit_BCK = (read_BCKH * head_VH[answer_BCK].float()).sum(-1)
-    logprob_BCK = logit_BCK - total_BQ[row_B11, slot_BCK]
-    return logprob_BCK.masked_fill(~mask_BCK, 0.0).sum(-1), mask_BCK.sum(-1)

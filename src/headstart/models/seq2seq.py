@@ -8,25 +8,23 @@ reads the same encoder output.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
-from headstart.models.causal import answer_logprobs, rows_of
 from headstart.models.encode import source_tokens
-from headstart.models.fingerprint import fingerprint_of
+from headstart.models.frozen import Frozen
 from headstart.ops.attach import attach
-from headstart.prompts.bank import PromptBank
-from headstart.prompts.files import Fingerprint
+from headstart.ops.scores import answer_logprobs
+from headstart.prompts.bank import PromptBank, rows_of
 from headstart.tasks.example import ANSWER_SLOT, Rendered
 
 SENTINEL = "<extra_id_0>"
 
 
-class Seq2SeqModel:
+class Seq2SeqModel(Frozen):
     """A T5-type transformers model behind the protocol.
 
     A template with an answer slot becomes T5's own span filling: the slot is a sentinel in the
@@ -46,31 +44,6 @@ class Seq2SeqModel:
 
     kind = "seq2seq"
     max_length: int | None = None
-
-    def __init__(self, network: Any, tokenizer: Any, name: str, choices: dict[str, Any]) -> None:
-        """Hold a loaded network."""
-        self.network, self.tokenizer, self.name, self.choices = network, tokenizer, name, choices
-        self.hidden_size = int(network.config.d_model)
-
-    @property
-    def device(self) -> torch.device:
-        """Where its weights are."""
-        return self.embedding_VH.device
-
-    @property
-    def embedding_VH(self) -> Tensor:
-        """Its input embedding table."""
-        table: Tensor = self.network.get_input_embeddings().weight
-        return table
-
-    def embed(self, text: str) -> Tensor:
-        """Embed a text without special tokens: [T, H] in float32."""
-        tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return self.embedding_VH[torch.tensor(tokens, device=self.device)].detach().float()
-
-    def fingerprint(self) -> Fingerprint:
-        """Hash the weights and the tokenizer."""
-        return fingerprint_of(self.network, self.tokenizer)
 
     def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
         """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.

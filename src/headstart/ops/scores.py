@@ -15,6 +15,16 @@ Rule = Literal["sum", "mean", "length"]
 """How token log-probabilities become one score: ``sum``, ``mean``, or ``sum / length^gamma``."""
 
 
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype for sums and logarithms: float32, or float64 where that is given.
+
+    Example:
+        >>> at_least_float32(torch.bfloat16)
+        torch.float32
+    """
+    return torch.promote_types(dtype, torch.float32)
+
+
 def rank_scores(
     logprob_BC: Tensor, length_BC: Tensor, rule: Rule = "sum", gamma: float = 1.0
 ) -> Tensor:
@@ -55,7 +65,8 @@ def candidate_cross_entropy(scores_BC: Tensor, target_B: Tensor) -> Tensor:
         >>> candidate_cross_entropy(torch.zeros(1, 2), torch.tensor([0])).item()  # log 2
         0.6931471824645996
     """
-    return torch.nn.functional.cross_entropy(scores_BC.float(), target_B, reduction="none")
+    scores_BC = scores_BC.to(at_least_float32(scores_BC.dtype))
+    return torch.nn.functional.cross_entropy(scores_BC, target_B, reduction="none")
 
 
 def token_cross_entropy(logprob_BC: Tensor, length_BC: Tensor, target_B: Tensor) -> Tensor:
@@ -68,3 +79,38 @@ def token_cross_entropy(logprob_BC: Tensor, length_BC: Tensor, target_B: Tensor)
     """
     gold_B1 = target_B[:, None]
     return -(logprob_BC.gather(1, gold_B1) / length_BC.gather(1, gold_B1)).squeeze(1)
+
+
+def answer_logprobs(
+    hidden_BQH: Tensor, head_VH: Tensor, answer_BCK: Tensor, slot_BCK: Tensor, mask_BCK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Sum the log-probability of each candidate's tokens, token k read at scored slot ``slot_BCK``.
+
+    A logit of 16 in bfloat16 moves in steps of 1/8, which ties candidates and coarsens the loss. So the
+    candidates' own logits are float32 products; only the sum over the vocabulary, which all
+    candidates of a slot share, comes from the product in the model's dtype.
+
+    Args:
+        hidden_BQH: Last hidden states at the Q scored slots.
+        head_VH: The output embeddings.
+        answer_BCK: Tokens to score.
+        slot_BCK: After which scored slot each stands.
+        mask_BCK: Which tokens are real.
+
+    Returns:
+        Log-probabilities in nats [B, C] in float32, and token counts [B, C].
+
+    Example:
+        >>> zeros = torch.zeros(1, 1, 1, dtype=torch.long)
+        >>> hidden, head = torch.zeros(1, 1, 2), torch.zeros(4, 2)
+        >>> answer_logprobs(hidden, head, zeros, zeros, zeros == 0)[0].item()  # log 1/4
+        -1.3862943649291992
+    """
+    device, wide = hidden_BQH.device, at_least_float32(hidden_BQH.dtype)
+    answer_BCK, slot_BCK, mask_BCK = (x.to(device) for x in (answer_BCK, slot_BCK, mask_BCK))
+    row_B11 = torch.arange(len(answer_BCK), device=device)[:, None, None]
+    total_BQ = torch.nn.functional.linear(hidden_BQH, head_VH).to(wide).logsumexp(-1)
+    read_BCKH = hidden_BQH.to(wide)[row_B11, slot_BCK]
+    logit_BCK = (read_BCKH * head_VH[answer_BCK].to(wide)).sum(-1)
+    logprob_BCK = logit_BCK - total_BQ[row_B11, slot_BCK]
+    return logprob_BCK.masked_fill(~mask_BCK, 0.0).sum(-1), mask_BCK.sum(-1)

@@ -68,3 +68,21 @@ class PromptBank:
         has_prompt_B1 = (chosen_B >= 0)[:, None]
         row_of_B = chosen_B.clamp(min=0)
         return self.prompts_NPH[row_of_B], self.mask_NP[row_of_B] & has_prompt_B1
+
+
+def rows_of(
+    bank: PromptBank | None, prompt_of_row_B: Tensor | None, text_BTH: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gather each row's prompt, or prompts of length 0 where there is no bank.
+
+    Example:
+        >>> rows_of(None, None, torch.zeros(2, 3, 4))[0].shape
+        torch.Size([2, 0, 4])
+    """
+    if bank is None or prompt_of_row_B is None:
+        B, _, H = text_BTH.shape
+        return text_BTH.new_zeros(B, 0, H), torch.zeros(
+            B, 0, dtype=torch.bool, device=text_BTH.device
+        )
+    prompts_BPH, mask_BP = bank.rows(prompt_of_row_B)
+    return prompts_BPH.to(text_BTH.device), mask_BP.to(text_BTH.device)

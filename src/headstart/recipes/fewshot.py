@@ -8,7 +8,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from headstart.prompts.prompt import SoftPrompt
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import LabelLedger, Shots, draw_shots
+from headstart.tasks.readers import file_of
 from headstart.tasks.task import Task
 
 LIBRARIES = ("headstart", "torch", "transformers", "tokenizers", "safetensors", "numpy")
@@ -287,7 +287,7 @@ def file_record(source: str) -> dict[str, Any]:
         >>> file_record("hub:imdb")
         {'source': 'hub:imdb'}
     """
-    path = Path(source)
+    path, _ = file_of(source)
     if not path.is_file():
         return {"source": source}
     with storage_errors(path), path.open("rb") as stream:

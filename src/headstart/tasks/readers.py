@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import os
 import re
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +11,20 @@ from typing import Any
 
 from headstart.errors import DataError, did_you_mean
 from headstart.tasks.columns import Columns
+from headstart.tasks.corpora import CORPORA
 from headstart.tasks.example import Example
+from headstart.tasks.tables import (
+    Row,
+    Rows,
+    csv_rows,
+    json_rows,
+    parquet_rows,
+    text_rows,
+    tsv_rows,
+)
 
-FIELD_LIMIT = 10 * 2**20
-"""Characters one CSV field may have."""
-
-_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?")
+_HUB_NAME = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.-]+)?(@\w[\w./-]*)?")
 _HUB_SECONDS = 5.0
-_Rows = Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def read_examples(
@@ -35,16 +37,21 @@ def read_examples(
 ) -> Iterator[Example]:
     r"""Stream the rows of a file or of a Hub data set as examples.
 
-    Files are CSV, TSV, JSON lines (.jsonl, .ndjson, .json-lines), each also gzipped, or Parquet,
-    told by their suffix. What is no file and reads like ``name``, ``owner/name`` or
-    ``owner/name:config``, with or without ``hub:`` before it, is a data set on the Hub.
+    Files are CSV, TSV, JSON lines (.jsonl, .ndjson, .json-lines), plain text with one document a
+    line (.txt, .text), each also gzipped, or Parquet, told by their suffix. The form of a published
+    corpus is said before the file's name, since no suffix tells it: ``zhang:train.csv`` (Zhang et
+    al. 2015: no header), ``trees:train.txt`` (SST), ``fasttext:train.tsv``, ``semeval16:train.xml``,
+    ``sentihood:train.json``. What is no file and reads like ``name``, ``owner/name``,
+    ``owner/name:config`` or ``owner/name@revision``, with or without ``hub:`` before it, is a data
+    set on the Hub.
 
     Args:
         source: The file, or the data set's name.
         label: The column that holds the label. Default ``"label"``; None reads unlabelled rows.
         columns: Field name to column. Default None: all columns but the label's and the id's, under
             their own names.
-        id_column: The column that names each row. Default None: ``file:number``, counting from 1.
+        id_column: The column that names each row. Default None: ``file:number``, counting from 1;
+            plain text counts its lines, and opinions are called ``file:sentence-id#number``.
         split: The split of a Hub data set. Default None: ``"train"``. Files have no splits.
 
     Raises:
@@ -58,14 +65,13 @@ def read_examples(
         ...     list(read_examples(path, columns={"text": "review"}))
         [Example(id='train.csv:1', fields={'text': 'Lovely!'}, label='1')]
     """
-    name, rows = _open_source(source, split)
+    name, rows = open_rows(source, split)
     pick: Columns | None = None
-    number = 0
-    for number, (where, row) in enumerate(rows, 1):
+    for row in rows:
         if pick is None:
-            pick = Columns(where, row, label, columns, id_column)
-        yield pick.example(where, row, f"{name}:{number}")
-    if number == 0:
+            pick = Columns(row.where, row.values, label, columns, id_column)
+        yield pick.example(row.where, row.values, f"{name}:{row.name}")
+    if pick is None:
         raise DataError(f"{source} has no rows")
 
 
@@ -117,151 +123,102 @@ def label_names(examples: Iterable[Example]) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _open_source(source: str | Path, split: str | None) -> tuple[str, _Rows]:
-    """Decide what a source is; returns what its rows are called after, and the rows."""
-    text, path = str(source), Path(source)
+def open_rows(source: str | Path, split: str | None = None) -> tuple[str, Rows]:
+    r"""Decide what a source is; return what its rows are called after, and its rows as they stand.
+
+    Args:
+        source: As in ``read_examples``.
+        split: The split of a Hub data set. Default None: ``"train"``.
+
+    Raises:
+        DataError: The source cannot be found, or its form is not known. Rows are read, and found
+            wanting, only as they are taken.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "dev.txt").write_text("(3 (2 It) (4 works))\n")
+        ...     name, rows = open_rows(f"trees:{folder}/dev.txt")
+        ...     name, next(rows).values["label"]
+        ('dev.txt', '3')
+    """
+    text = str(source)
     if text.startswith("hub:"):
         return text[4:], _hub_rows(text[4:], split or "train")
-    kind = path.name.lower().removesuffix(".gz")
-    reader = next((_READERS[suffix] for suffix in _READERS if kind.endswith(suffix)), None)
+    path, corpus = file_of(source)
     if path.is_file():
         if split is not None:
             raise DataError(f"{source}: a file has no split '{split}'; name the split's own file")
-        if reader is None or (reader is _parquet_rows and path.suffix.lower() == ".gz"):
-            known = ", ".join(_READERS)
-            raise DataError(f"{source}: the suffix says no known format; known are {known} (.gz)")
-        return path.name, reader(path)
+        return path.name, (CORPORA[corpus] if corpus else _by_suffix(path))(path)
     if path.is_dir():
         raise DataError(f"{source}: is a folder; name one of the files in it")
-    missing_file = reader is not None or (path.parent != Path() and path.parent.is_dir())
+    missing_file = corpus or _reader_of(path) or (path.parent != Path() and path.parent.is_dir())
     if isinstance(source, str) and not missing_file and _HUB_NAME.fullmatch(text):
         return text, _hub_rows(text, split or "train")
     siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
     raise DataError(f"{source}: no such file{did_you_mean(path.name, siblings)}")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Decode line by line, so that a wrong byte is found with the line it is in."""
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError:
-                    raise DataError(
-                        f"{path} line {number}: is not UTF-8 text; save the file as UTF-8"
-                    ) from None
-                if "\0" in line:
-                    raise DataError(f"{path} line {number}: holds a NUL byte; remove it")
-                yield number, line
-    except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason})") from None
+def file_of(source: str | Path) -> tuple[Path, str | None]:
+    """Take the form of a corpus off a source: its path and the form, None where none is named.
+
+    A file whose own name holds the prefix is that file.
+
+    Example:
+        >>> path, corpus = file_of("zhang:yelp/train.csv")
+        >>> path.as_posix(), corpus
+        ('yelp/train.csv', 'zhang')
+        >>> file_of("train.csv")[1] is None
+        True
+    """
+    corpus, colon, rest = str(source).partition(":")
+    if not colon or corpus not in CORPORA or Path(source).is_file():
+        return Path(source), None
+    return Path(rest), corpus
 
 
-def _json_rows(path: Path) -> _Rows:
-    blank: int | None = None
-    for number, line in _lines(path):
-        if not line.strip():
-            blank = blank or number
-            continue
-        _refuse_gap(path, blank)
-        where = f"{path} line {number}"
-        try:
-            row = json.loads(line, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{where}: is not valid JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: expected a JSON object {{...}}, not {line.strip()[:40]}")
-        yield where, row
+def _reader_of(path: Path) -> Callable[[Path], Rows] | None:
+    kind = path.name.lower().removesuffix(".gz")
+    return next((_READERS[suffix] for suffix in _READERS if kind.endswith(suffix)), None)
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON value")
+def _by_suffix(path: Path) -> Callable[[Path], Rows]:
+    reader = _reader_of(path)
+    if reader is None or (reader is parquet_rows and path.suffix.lower() == ".gz"):
+        corpora = ", ".join(f"{corpus}:FILE" for corpus in CORPORA)
+        raise DataError(
+            f"{path}: the suffix says no known format; known are {', '.join(_READERS)} (.gz), and "
+            f"by name {corpora}"
+        )
+    return reader
 
 
-def _refuse_gap(path: Path, blank: int | None) -> None:
-    """Blank lines may end a file; one among the rows might be a row that was lost."""
-    if blank is not None:
-        raise DataError(f"{path} line {blank}: is blank, but rows follow; remove the line")
-
-
-def _csv_rows(path: Path, delimiter: str = ",") -> _Rows:
-    csv.field_size_limit(FIELD_LIMIT)
-    reader = csv.reader((line for _, line in _lines(path)), delimiter=delimiter, strict=True)
-    header: list[str] | None = None
-    start, blank = 1, None
-    while True:
-        try:
-            cells = next(reader, None)
-        except csv.Error as error:
-            raise DataError(f"{path} line {start}: cannot be read ({error})") from None
-        if cells is None:
-            return
-        where, here, start = f"{path} line {start}", start, reader.line_num + 1
-        if not any(cells) and len(cells) <= 1:
-            blank = blank or here
-            continue
-        _refuse_gap(path, blank)
-        if header is None:
-            header = _header(where, cells)
-        elif len(cells) != len(header):
-            raise DataError(
-                f"{where}: has {len(cells)} columns where the header has {len(header)}; put texts "
-                f"that hold {delimiter!r} in double quotes"
-            )
-        else:
-            yield where, dict(zip(header, cells, strict=True))
-
-
-def _header(where: str, cells: list[str]) -> list[str]:
-    for cell in cells:
-        if not cell.strip() or cells.count(cell) > 1:
-            problem = "occurs twice" if cell.strip() else "is empty"
-            raise DataError(f"{where}: the column name '{cell}' in the header {problem}")
-    return cells
-
-
-def _tsv_rows(path: Path) -> _Rows:
-    return _csv_rows(path, "\t")
-
-
-def _parquet_rows(path: Path) -> _Rows:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"{path} row {number}", row
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read after row {number} ({reason})") from None
-
-
-_READERS: dict[str, Callable[[Path], _Rows]] = {
-    ".csv": _csv_rows,
-    ".tsv": _tsv_rows,
-    ".jsonl": _json_rows,
-    ".ndjson": _json_rows,
-    ".json-lines": _json_rows,
-    ".parquet": _parquet_rows,
+_READERS: dict[str, Callable[[Path], Rows]] = {
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
+    ".jsonl": json_rows,
+    ".ndjson": json_rows,
+    ".json-lines": json_rows,
+    ".txt": text_rows,
+    ".text": text_rows,
+    ".parquet": parquet_rows,
 }
 
 
-def _hub_rows(source: str, split: str) -> _Rows:
+def _hub_rows(source: str, split: str) -> Rows:
     """Stream a Hub data set, or read its cached copy where the Hub cannot be reached."""
     import datasets
 
-    name, _, config = source.partition(":")
+    rest, _, revision = source.partition("@")
+    name, _, config = rest.partition(":")
+    pinned = {"revision": revision} if revision else {}
     online = _hub_answers(name)
     where = f"hub:{source} ({split})"
     try:
         with _offline(not online):
-            rows = datasets.load_dataset(name, config or None, split=split, streaming=online)
+            rows = datasets.load_dataset(
+                name, config or None, split=split, streaming=online, **pinned
+            )
     except Exception as error:  # whatever a data set's own files make the library raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if re.match("(Bad|Unknown) split", reason):
@@ -272,6 +229,7 @@ def _hub_rows(source: str, split: str) -> _Rows:
         if online:
             raise DataError(f"{where}: cannot be loaded ({reason})") from error
         call = ", ".join(repr(part) for part in (name, config) if part)
+        call += "".join(f", {key}={value!r}" for key, value in pinned.items())
         raise DataError(
             f"{where}: the Hub cannot be reached and no copy is cached; fetch it with network: "
             f'python -c "import datasets; datasets.load_dataset({call}, split={split!r})"'
@@ -284,7 +242,8 @@ def _hub_rows(source: str, split: str) -> _Rows:
     number = 0
     try:
         for number, row in enumerate(rows, 1):
-            yield f"{where} row {number}", {c: _named(v, classes.get(c)) for c, v in row.items()}
+            values = {column: _named(v, classes.get(column)) for column, v in row.items()}
+            yield Row(f"{where} row {number}", str(number), values)
     except (OSError, RuntimeError, ValueError) as error:
         if isinstance(error, DataError):
             raise

