@@ -68,5 +68,5 @@ $(RUNTIME): $(BASE) pyproject.toml constraints.txt
 
 $(DEV): $(RUNTIME)
 	@echo "setup: installing the tools for tests and lint"
-	@$(PIP_INSTALL) -e ".[gguf,dev]"
+	@$(PIP_INSTALL) -e ".[gguf,embed,plots,dev]"
 	@touch $@

@@ -47,7 +47,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         model: The base model's name, folder or hub id; or a loaded model, which clones share and
             pickles replace by its name.
-        init: The prompt's start: ``vocab``, ``class-words``, ``text:...``, ``normal``, ...
+        init: The prompt's start: ``headstart``, ``vocab``, ``class-words``, ``text:...``, ...
         prompt_length: Vectors of the prompt.
         template: A Jinja text that asks the question, e.g. ``"{{ text }} It was {{ answer }}"``.
             Default None: made from the names of the fields.

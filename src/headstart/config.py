@@ -176,7 +176,8 @@ class TuneSettings(Settings):
     """All settings of a tuning study; dotted overrides reach each of them.
 
     Attributes:
-        init: The initialiser: ``vocab``, ``class-words``, ``text:...``, ``normal``, ``file:...``, ...
+        init: The initialiser: ``headstart`` (the shipped start or the sampled vocabulary, whichever has
+            the lower loss on the training rows), ``vocab``, ``class-words``, ``text:...``, ...
         prompt_length: Vectors of the prompt, P.
         num_shots: Training labels drawn, over all classes; ``None``: every row given.
         dev_shots: Further labels drawn for early stopping; 0: a fixed number of steps.
@@ -191,7 +192,7 @@ class TuneSettings(Settings):
         (1,)
     """
 
-    init: str = "vocab"
+    init: str = "headstart"
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     num_shots: int | None = pydantic.Field(None, ge=2)
     dev_shots: int = pydantic.Field(0, ge=0)
@@ -325,10 +326,10 @@ def _first_fault(error: pydantic.ValidationError, model: type[Settings]) -> str:
 def _names_at(model: type[pydantic.BaseModel], path: Sequence[str | int]) -> Iterator[str]:
     """List the names of the settings that ``path`` leads to; none where that is not one model."""
     for key in path:
-        if isinstance(key, int):  # an item: its type was looked up with the field's
+        field = model.model_fields.get(str(key))
+        if field is None:  # an item of a tuple or a mapping: its type came with the field's
             continue
-        field = model.model_fields.get(key)
-        inner = [] if field is None else list(_models_in(field.annotation))
+        inner = list(_models_in(field.annotation))
         if len(inner) != 1:
             return
         model = inner[0]

@@ -21,7 +21,10 @@ FLOORS = {
 FLOOR_OF = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 
 # (from, to) rooms of one floor that may look at each other; write the reason on the line.
-NEIGHBOURS: set[tuple[str, str]] = set()
+NEIGHBOURS: set[tuple[str, str]] = {
+    ("recipes", "report"),  # a study's last stages draw it; report knows no recipe
+    ("sources", "evaluate"),  # a teacher is judged by the metrics everything is judged by
+}
 
 HIGHEST_FLOOR_USED = {"serve": 3}  # the shop must not carry the workshop
 

@@ -20,8 +20,10 @@ from typer.core import TyperCommand
 from headstart.cli.demo import demo
 from headstart.cli.doctor import doctor
 from headstart.cli.evaluate import evaluate
+from headstart.cli.inits import inits
 from headstart.cli.output import Output, silence_libraries
 from headstart.cli.predict import predict
+from headstart.cli.run import run
 from headstart.cli.tune import tune
 from headstart.errors import HeadstartError
 
@@ -91,7 +93,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-for command in (tune, evaluate, predict, demo, doctor):
+for command in (tune, evaluate, predict, inits, run, demo, doctor):
     app.command(cls=Command)(command)
 
 

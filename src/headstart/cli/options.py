@@ -146,7 +146,7 @@ InitFlag = Annotated[
     str | None,
     typer.Option(
         "--init",
-        help="vocab, class-words, 'text:...', normal, uniform, zero, file:DIR. Default: vocab.",
+        help="headstart (default), vocab, class-words, 'text:...', normal, uniform, zero, file:DIR.",
     ),
 ]
 PromptLengthFlag = Annotated[

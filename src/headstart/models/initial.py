@@ -14,6 +14,7 @@ from headstart.models.base import BaseModel
 from headstart.ops import initialise
 from headstart.ops.initialise import Initialiser, root_mean_square
 from headstart.prompts.files import load_prompt
+from headstart.prompts.shipped import fitting_starts, shipped_start
 
 Maker = Callable[[BaseModel, str, Sequence[str]], Initialiser]
 
@@ -24,8 +25,9 @@ def initialiser(spec: str, model: BaseModel, label_words: Sequence[str] = ()) ->
     Args:
         spec: ``vocab`` or ``vocab:5000`` (sampled tokens, of all or of the most frequent), ``text:...``
             (an embedded text, repeated), ``class-words`` (the label words, filled up from the
-            vocabulary), ``normal`` and ``uniform`` (at the scale of the embeddings), ``zero``, or
-            ``file:FOLDER`` (a tuned prompt's folder).
+            vocabulary), ``normal`` and ``uniform`` (at the scale of the embeddings), ``zero``,
+            ``file:FOLDER`` (a tuned prompt's folder), or ``headstart:NAME`` (a shipped start; without
+            a name one is chosen by the labelled rows, which only tuning has).
         model: The base model: its embeddings, and its fingerprint for a file.
         label_words: The label words, for ``class-words``.
 
@@ -104,17 +106,39 @@ def _zero(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initia
 def _file(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
     folder = _prompt_folder(Path(argument))
     prompt, _ = load_prompt(folder, model.fingerprint())
-    taken, length = initialise.from_prompt(prompt.vectors_PH), prompt.spec.length
+    return _of_length(
+        initialise.from_prompt(prompt.vectors_PH), prompt.spec.length, f"file:{argument}"
+    )
 
-    def initialise_from_file(prompt_length: int, generator: torch.Generator) -> Tensor:
+
+def _shipped(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
+    if not argument:
+        raise UsageError(
+            "init 'headstart' chooses by labelled rows, which there are none of here; name a start, e.g. "
+            "headstart:sentiment (`headstart inits` lists them)"
+        )
+    folder = shipped_start(argument)
+    prompt, card = load_prompt(folder)
+    if argument not in fitting_starts(model.fingerprint(), card.length):
+        raise UsageError(
+            f"init 'headstart:{argument}': made for base model '{card.base_model}', not for '{model.name}'; "
+            "take vocab, or the model it was made for"
+        )
+    return _of_length(
+        initialise.from_prompt(prompt.vectors_PH), card.length, f"headstart:{argument}"
+    )
+
+
+def _of_length(taken: Initialiser, length: int, spec: str) -> Initialiser:
+    def initialise_from_prompt(prompt_length: int, generator: torch.Generator) -> Tensor:
         if prompt_length != length:
             raise UsageError(
-                f"init 'file:{argument}': that prompt has {length} vectors, and {prompt_length} were "
+                f"init '{spec}': that prompt has {length} vectors, and {prompt_length} were "
                 f"asked for; set the prompt length to {length}"
             )
         return taken(prompt_length, generator)
 
-    return initialise_from_file
+    return initialise_from_prompt
 
 
 def _prompt_folder(folder: Path) -> Path:
@@ -150,4 +174,5 @@ INITIALISERS: dict[str, Maker] = {
     "uniform": _uniform,
     "zero": _zero,
     "file": _file,
+    "headstart": _shipped,
 }

@@ -14,17 +14,22 @@ import torch
 
 from headstart.config import TuneSettings
 from headstart.errors import DataError, HeadstartError
+from headstart.learn.choose_start import choose_start
 from headstart.learn.doctor import diagnose
 from headstart.learn.fewshot import Run, Tuned, learning_rate, tune
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser
 from headstart.prompts.files import Fingerprint, PromptCard, storage_errors
 from headstart.prompts.prompt import SoftPrompt
+from headstart.prompts.shipped import fitting_starts
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import LabelLedger, Shots, draw_shots
 from headstart.tasks.readers import file_of
 from headstart.tasks.task import Task
+
+CHOICE_ROWS = 40
+"""Training rows that a start is chosen by."""
 
 LIBRARIES = ("headstart", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -111,19 +116,15 @@ def tune_seeds(
     used = sorted({row for shots in draws for row in (*shots.train, *shots.dev)})
     encoded = model.encode([task.render(examples[row]) for row in used], limits_for(settings))
     row_of = dict(zip(used, encoded, strict=True))
-    start = initialiser(settings.init, model, task.words)
-    runs = [
-        Run(
-            f"seed-{seed}",
-            start(
-                settings.prompt_length, torch.Generator().manual_seed(derive_seed(seed, "prompt"))
-            ),
-            _chosen(row_of, shots.train),
-            _chosen(row_of, shots.dev),
-            seed,
-        )
-        for seed, shots in zip(settings.seeds, draws, strict=True)
-    ]
+    begin = starts_for(model, task, settings)
+    runs, inits = [], []
+    for seed, shots in zip(settings.seeds, draws, strict=True):
+        train = _chosen(row_of, shots.train)
+        starts = begin(seed)
+        init, _ = choose_start(model, starts, train[:CHOICE_ROWS], settings.scoring)
+        run = Run(f"seed-{seed}", starts[init], train, _chosen(row_of, shots.dev), seed)
+        runs.append(run)
+        inits.append(init)
     results = tune(model, runs, settings.train, settings.scoring, progress)
     rate = learning_rate(settings.train, model)
     advice = [
@@ -134,17 +135,51 @@ def tune_seeds(
     return [
         SeedResult(
             seed,
-            SoftPrompt.of(tuned.prompt_PH, settings.init),
+            SoftPrompt.of(tuned.prompt_PH, init),
             shots,
             LabelLedger(len(shots.train), len(shots.dev)),
             tuned,
             line,
             sum(row.truncated > 0 for row in (*run.train, *run.dev)),
         )
-        for seed, shots, run, tuned, line in zip(
-            settings.seeds, draws, runs, results, advice, strict=True
+        for seed, init, shots, run, tuned, line in zip(
+            settings.seeds, inits, draws, runs, results, advice, strict=True
         )
     ]
+
+
+def starts_for(
+    model: BaseModel, task: Task, settings: TuneSettings
+) -> Callable[[int], dict[str, torch.Tensor]]:
+    """Give each seed the starts it may choose from, by initialiser: one, unless ``init`` is ``headstart``.
+
+    ``headstart`` offers the shipped starts that fit the model and the prompt length, and sampled
+    vocabulary, which is all there is for other models.
+
+    Raises:
+        UsageError: An unknown initialiser, or one that does not fit.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> list(starts_for(load_model("tiny-causal"), task, TuneSettings(init="headstart"))(1))
+        ['vocab']
+    """
+    specs = [settings.init]
+    if settings.init == "headstart":
+        fitting = fitting_starts(model.fingerprint(), settings.prompt_length)
+        specs = [*(f"headstart:{name}" for name in fitting), "vocab"]
+    makers = {spec: initialiser(spec, model, task.words) for spec in specs}
+
+    def of_seed(seed: int) -> dict[str, torch.Tensor]:
+        mark = derive_seed(seed, "prompt")
+        return {
+            spec: make(settings.prompt_length, torch.Generator().manual_seed(mark))
+            for spec, make in makers.items()
+        }
+
+    return of_seed
 
 
 def chance_loss(rows: Sequence[Encoded]) -> float:
@@ -227,7 +262,7 @@ def card_for(
         fingerprint=fingerprint,
         length=result.prompt.spec.length,
         hidden_size=result.prompt.spec.hidden_size,
-        init=settings.init,
+        init=result.prompt.spec.init,
         task={**task.to_dict(), "scoring": settings.scoring.model_dump()},
         training={
             "seed": result.seed,

