@@ -157,6 +157,8 @@ class FineTune(Settings):
         clip_norm: Largest gradient norm.
         weight_decay: Decoupled weight decay.
         loss: ``candidates`` or ``tokens``.
+        eval_every: Updates between looks at the dev rows, where there are any; paper B: an epoch.
+        patience: Looks without a better dev accuracy before the run ends; the best weights are kept.
 
     Example:
         >>> FineTune().lr
@@ -170,6 +172,8 @@ class FineTune(Settings):
     clip_norm: float = pydantic.Field(1.0, gt=0)
     weight_decay: float = pydantic.Field(0.0, ge=0)
     loss: Literal["candidates", "tokens"] = "candidates"
+    eval_every: int = pydantic.Field(5, ge=1)
+    patience: int = pydantic.Field(5, ge=1)
 
 
 class TuneSettings(Settings):

@@ -80,7 +80,15 @@ stages:
     protocol: {num_shots: 8, dev_shots: 4, seeds: [1, 2], num_test: 12}
     prompt_length: 3
     train: {num_steps: 3}
-  table: {kind: table, results: [tuned], baseline: vocabulary, title: Tiny}
+  rivals:
+    kind: rivals
+    targets: {pair: *target}
+    methods: [fine-tuning, teacher]
+    teacher: teacher
+    protocol: {num_shots: 8, dev_shots: 4, seeds: [1, 2], num_test: 12}
+    rates: [0.01, 0.0001]
+    finetune: {num_steps: 4, eval_every: 2}
+  table: {kind: table, results: [tuned, rivals], baseline: vocabulary, title: Tiny}
   ship:
     kind: ship
     start: maml
@@ -133,7 +141,7 @@ def test_every_stage_leaves_what_a_reader_looks_for(done):
     looks = [json.loads(line) for line in (done / "maml/looks.jsonl").read_text().splitlines()]
     assert [look["step"] for look in looks] == [2, 3] and "gain" in looks[0]
     page = (done / "table/table.md").read_text()
-    for row in ("vocabulary", "maml", "maml, untuned", "ppt"):
+    for row in ("vocabulary", "maml", "maml, untuned", "ppt", "fine-tuning", "teacher"):
         assert f"| {row} |" in page
     _, shipped = load_prompt(done / "ship")
     assert set(shipped.metrics) == {"pair, 12 labels", "pair, 0 labels"}
@@ -194,6 +202,7 @@ def test_a_study_killed_while_it_trains_ends_with_the_same_files(data, done, tmp
         ({"stages.maml.train.method": "mamll"}, "'mamll'|input should be"),
         ({"stages.tuned.starts.maml": {"init": "vocab", "stage": "maml"}}, "either init or stage"),
         ({"stages.tuned.starts": {"a/b": {"init": "vocab"}}}, "a/b"),
+        ({"stages.rivals.protocol.dev_shots": 0}, "several rates need dev rows"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(data, tmp_path, change, line):

@@ -7,6 +7,7 @@ import torch
 
 from headstart.config import FewShot, FineTune
 from headstart.learn.fewshot import Run, batches, tune
+from headstart.learn.finetune import dev_accuracy as bare_accuracy
 from headstart.learn.finetune import finetune
 from headstart.models.base import Limits
 from headstart.models.batches import score_all
@@ -197,7 +198,19 @@ def test_full_fine_tuning_learns_and_freezes_again():
     model = load_model("tiny-causal")
     run = Run("r", torch.zeros(0, 16), rows(model, 20, 1), seed=1)
     before = model.fingerprint()
-    losses = finetune(model, run, FineTune(lr=3e-3, num_steps=40))
+    losses = finetune(model, run, FineTune(lr=3e-3, num_steps=40)).losses
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
     assert model.fingerprint() != before
     assert not any(weight.requires_grad for weight in model.network.parameters())
+
+
+def test_fine_tuning_stops_early_and_keeps_its_best_weights():
+    model = load_model("tiny-causal")
+    dev = rows(model, 6, 9)
+    run = Run("r", torch.zeros(0, 16), rows(model, 20, 1), dev, seed=1)
+    settings = FineTune(lr=3e-3, num_steps=60, eval_every=2, patience=4)
+    found = finetune(model, run, settings)
+    assert bare_accuracy(model, dev) == found.dev_accuracy > 0.5
+    still = load_model("tiny-causal")
+    idle = finetune(still, run, settings.model_copy(update={"lr": 1e-12}))
+    assert len(idle.losses) == 10  # best at the first look, four more, and it ends

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.errors import DataError, StorageError, UsageError
@@ -53,6 +53,7 @@ def test_sentences(paragraph: str, parts: int) -> None:
     assert " ".join(found) == paragraph
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text(max_size=200))
 def test_splitting_loses_no_word(paragraph: str) -> None:
     assert " ".join(sentences(paragraph)).split() == paragraph.split()
@@ -84,6 +85,7 @@ def test_what_is_no_prose_is_left_out_and_ends_a_passage() -> None:
     assert cut(text, min_words=1, max_words=60) == ["The sun rose.", "The moon set."]
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.text("ab .!?\n3|", max_size=120), st.integers(1, 4), st.integers(4, 9))
 def test_every_passage_keeps_to_the_settings(text: str, least: int, most: int) -> None:
     for passage in cut(text, min_words=least, max_words=most):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
@@ -202,6 +202,7 @@ def test_an_encoder_that_reads_less_is_named() -> None:
         Teacher(network, tokenizer, card).probabilities(["x"])
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 3))
 def test_every_epoch_reads_every_row(lengths: list[int], batch_size: int, epochs: int) -> None:
     settings = QUICK.model_copy(update={"batch_size": batch_size, "epochs": epochs})

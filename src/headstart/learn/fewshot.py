@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from headstart.config import FewShot, MetaTrain, Scoring
+from headstart.config import FewShot, Scoring
 from headstart.learn.doctor import Vitals
 from headstart.learn.gradient import PLAIN, StackedLoss
 from headstart.learn.loop import Event, run_loop
@@ -158,19 +158,20 @@ def learning_rate(settings: FewShot, model: BaseModel) -> float:
     return settings.lr or settings.lr_scale * root_mean_square(model.embedding_VH.detach())
 
 
-def schedule_factor(settings: FewShot | MetaTrain, done: int) -> float:
+def schedule_factor(
+    done: int, num_steps: int, warmup_steps: int, schedule: str = "linear"
+) -> float:
     """Return what part of the learning rate the next update uses, after ``done`` updates.
 
     Example:
-        >>> [schedule_factor(FewShot(num_steps=4, warmup_steps=2), done) for done in range(4)]
+        >>> [schedule_factor(done, num_steps=4, warmup_steps=2) for done in range(4)]
         [0.5, 1.0, 1.0, 0.5]
     """
-    if done < settings.warmup_steps:
-        return (done + 1) / settings.warmup_steps
-    if settings.schedule == "constant":
+    if done < warmup_steps:
+        return (done + 1) / warmup_steps
+    if schedule == "constant":
         return 1.0
-    left = settings.num_steps - done
-    return left / max(1, settings.num_steps - settings.warmup_steps)
+    return (num_steps - done) / max(1, num_steps - warmup_steps)
 
 
 class _Stack:
@@ -189,7 +190,10 @@ class _Stack:
         base = learning_rate(settings, model)
         self.optimizer = _optimizer(self.prompts, [run.lr or base for run in runs], settings)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda done: schedule_factor(settings, done)
+            self.optimizer,
+            lambda done: schedule_factor(
+                done, settings.num_steps, settings.warmup_steps, settings.schedule
+            ),
         )
 
     def step(self, index: int) -> None:

@@ -6,16 +6,34 @@ updates are not rounded away. The model is changed in place: load a fresh one fo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from headstart.config import FewShot, FineTune, Scoring
+from headstart.config import FineTune, Scoring
 from headstart.learn.fewshot import Run, batches, schedule_factor
 from headstart.learn.gradient import PLAIN, row_losses
-from headstart.learn.loop import run_loop
-from headstart.models.base import BaseModel
-from headstart.models.batches import by_length
+from headstart.learn.loop import Event, run_loop
+from headstart.models.base import BaseModel, Encoded
+from headstart.models.batches import by_length, score_all
+from headstart.ops.scores import rank_scores
+
+
+@dataclass(slots=True)
+class FineTuned:
+    """How a fine-tuning run went.
+
+    Attributes:
+        losses: The loss of each update, in nats.
+        dev_accuracy: The best seen; ``None`` without dev rows.
+
+    Example:
+        >>> FineTuned().dev_accuracy
+    """
+
+    losses: list[float] = field(default_factory=list)
+    dev_accuracy: float | None = None
 
 
 def finetune(
@@ -24,7 +42,7 @@ def finetune(
     settings: FineTune,
     scoring: Scoring = PLAIN,
     progress: Callable[[int, float], None] = lambda done, loss: None,
-) -> list[float]:
+) -> FineTuned:
     """Train every weight of the model on a run's rows, without a prompt.
 
     Args:
@@ -35,15 +53,15 @@ def finetune(
         progress: Called after each update with the number done and its loss.
 
     Returns:
-        The loss of each update, in nats.
+        How the run went; the model's weights are the last ones, or the best on the run's dev rows.
 
     Example:
         >>> from headstart.models.base import Encoded
         >>> from headstart.models.load import load_model
         >>> rows = [Encoded("a", (5, 6), ((7,), (8,)), target=0)]
         >>> model = load_model("tiny-causal")
-        >>> losses = finetune(model, Run("r", torch.zeros(0, 16), rows), FineTune(num_steps=3, lr=1e-2))
-        >>> losses[2] < losses[0]
+        >>> found = finetune(model, Run("r", torch.zeros(0, 16), rows), FineTune(num_steps=3, lr=1e-2))
+        >>> found.losses[2] < found.losses[0]
         True
     """
     network, kernel_dtype = model.network, model.embedding_VH.dtype
@@ -51,12 +69,13 @@ def finetune(
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
-    shape = FewShot(num_steps=settings.num_steps, warmup_steps=settings.warmup_steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda done: schedule_factor(shape, done)
+        optimizer, lambda done: schedule_factor(done, settings.num_steps, settings.warmup_steps)
     )
     stream = batches(run, settings.batch_size)
-    losses: list[float] = []
+    found = FineTuned()
+    losses, stale = found.losses, 0
+    best: dict[str, torch.Tensor] = {}
 
     def step(index: int) -> None:
         rows = next(stream)
@@ -81,6 +100,33 @@ def finetune(
         progress(done, losses[-1])
         return False
 
-    run_loop(step, settings.num_steps, [(1, report)])
+    def look_at_dev(done: int) -> bool:
+        nonlocal stale, best
+        accuracy = dev_accuracy(model, run.dev, scoring)
+        stale += 1
+        if found.dev_accuracy is None or accuracy > found.dev_accuracy:
+            found.dev_accuracy, stale = accuracy, 0
+            best = {name: value.clone() for name, value in network.state_dict().items()}
+        return stale >= settings.patience
+
+    events: list[tuple[int, Event]] = [(1, report)]
+    if run.dev:
+        events.insert(0, (settings.eval_every, look_at_dev))
+    run_loop(step, settings.num_steps, events)
+    if best:
+        network.load_state_dict(best)
     network.requires_grad_(False).to(kernel_dtype)
-    return losses
+    return found
+
+
+def dev_accuracy(model: BaseModel, rows: Sequence[Encoded], scoring: Scoring = PLAIN) -> float:
+    """Return the share of rows whose gold candidate scores highest, without a prompt.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> dev_accuracy(load_model("tiny-causal"), [Encoded("a", (5, 6), ((7,),), target=0)])
+        1.0
+    """
+    logprob, length = score_all(model, rows)
+    guess_R = rank_scores(logprob, length, scoring.rule, scoring.gamma).argmax(-1)
+    return float((guess_R == torch.tensor([row.target for row in rows])).float().mean())

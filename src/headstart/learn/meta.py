@@ -149,7 +149,9 @@ class _MetaRun:
         )
         norm = float(gradient_PH.norm())
         gradient_PH = gradient_PH * min(1.0, settings.clip_norm / max(norm, 1e-12))
-        rate = self.meta_lr * schedule_factor(settings, index)
+        rate = self.meta_lr * schedule_factor(
+            index, settings.num_steps, settings.warmup_steps, settings.schedule
+        )
         outer = UPDATES["adam" if settings.optimizer == "adamw" else "sgd"](rate)
         kept_PH = self.prompt_PH * (1 - rate * settings.weight_decay)
         moved_1PH, self.moments = outer(kept_PH[None], gradient_PH[None], self.moments)

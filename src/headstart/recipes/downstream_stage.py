@@ -23,7 +23,7 @@ from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task
 
-NAMES = r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$"
+NAMES = r"^[A-Za-z0-9][A-Za-z0-9 ._+()-]*$"
 """Names of targets and starts; they become file names."""
 
 Name = Annotated[str, pydantic.StringConstraints(pattern=NAMES, max_length=60)]

@@ -17,11 +17,11 @@ from headstart.config import Settings
 from headstart.errors import DataError
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
-from headstart.recipes.targets import Target, fixed_rows
+from headstart.recipes.targets import Target, fixed_rows, stream_rows
 from headstart.seeds import derive_seed
 from headstart.sources.cluster import SourceRows, make_clusters
 from headstart.sources.cluster_cards import cluster_report, to_markdown
-from headstart.sources.corpus import PassageSettings, passages, read_documents
+from headstart.sources.corpus import PassageSettings, passages
 from headstart.sources.embed import embed
 from headstart.sources.judge import judge_teacher
 from headstart.sources.labels_file import PseudoLabel, read_labels
@@ -63,7 +63,8 @@ class TeacherStage(Settings):
 
     Attributes:
         train: Labelled rows to learn from.
-        dev: Rows that choose the checkpoint.
+        dev: Rows that choose the checkpoint; ``None``: ``dev_rows`` of ``train``, drawn and left out of it.
+        dev_rows: See ``dev``.
         test: Its own held-out rows.
         text: The column of the text.
         max_rows: Rows of ``train`` to use, drawn; ``None``: all.
@@ -71,12 +72,13 @@ class TeacherStage(Settings):
         teacher: Encoder and training; its seed is the recipe's.
 
     Example:
-        >>> TeacherStage(train="a.jsonl", dev="b.jsonl", test="c.jsonl").teacher.encoder
+        >>> TeacherStage(train="a.jsonl", test="c.jsonl").teacher.encoder
         'minilm'
     """
 
     train: DataFile
-    dev: DataFile
+    dev: DataFile | None = None
+    dev_rows: int = pydantic.Field(1000, ge=1)
     test: DataFile
     text: str = "text"
     max_rows: int | None = pydantic.Field(None, ge=1)
@@ -87,13 +89,18 @@ class TeacherStage(Settings):
 def run_teacher(context: Context[TeacherStage]) -> None:
     """Train a teacher; write it and how good and how calibrated it is on its own rows and on every target."""
     settings = context.settings
-    train, dev, test = (
-        read_all(context.data[name], columns={"text": settings.text})
-        for name in (settings.train, settings.dev, settings.test)
+    train, test = (
+        list(stream_rows(context.data[name], settings.text))
+        for name in (settings.train, settings.test)
     )
+    train = _shuffled(train, context.seed)
+    if settings.dev is None:
+        dev, train = train[: settings.dev_rows], train[settings.dev_rows :]
+    else:
+        dev = list(stream_rows(context.data[settings.dev], settings.text))
     plan = settings.teacher.model_copy(update={"seed": context.seed})
     teacher = train_teacher(
-        _sample(train, settings.max_rows, context.seed),
+        train[: settings.max_rows],
         dev,
         label_names([*train, *dev]),
         plan,
@@ -140,7 +147,7 @@ def run_pseudo_label(context: Context[PseudoLabelStage]) -> None:
 
     def documents() -> Iterator[Example]:
         for name in settings.corpora:
-            rows = read_documents(context.data[name], field=settings.text)
+            rows = stream_rows(context.data[name], settings.text, None)
             for count, row in enumerate(rows):
                 if settings.max_documents is not None and count >= settings.max_documents:
                     break
@@ -256,7 +263,7 @@ def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> 
         columns = {"text": source.text, "number": source.label}
         rows = [_binned(row, source.bins) for row in read_all(path, label=None, columns=columns)]
     else:
-        rows = read_all(path, label=source.label, columns={"text": source.text})
+        rows = list(stream_rows(path, source.text, source.label))
     return rows if source.relabel is None else list(relabel(rows, source.relabel, left_out))
 
 
@@ -341,16 +348,14 @@ def _held_out(context: Context[Any]) -> dict[str, list[str]]:
     files = context.settings.held_out
     text = context.settings.text
     return {
-        file: [str(row.fields["text"]) for row in read_documents(context.data[file], field=text)]
+        file: [str(row.fields["text"]) for row in stream_rows(context.data[file], text, None)]
         for file in files
     }
 
 
-def _sample(rows: list[Example], count: int | None, seed: int) -> list[Example]:
-    if count is None or count >= len(rows):
-        return rows
+def _shuffled(rows: list[Example], seed: int) -> list[Example]:
     generator = np.random.default_rng(derive_seed(seed, "teacher rows"))
-    return [rows[i] for i in sorted(generator.permutation(len(rows))[:count])]
+    return [rows[i] for i in generator.permutation(len(rows))]
 
 
 def _sure(row: Example, max_words: int | None) -> PseudoLabel:

@@ -30,8 +30,9 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from headstart.config import Settings
 
-HUB = "hub:"
-"""Before a data set's name on the Hub, which is not hashed: pin what you cite by other means."""
+HUB = ("hub:", "set:")
+"""Before a data set's name on the Hub, or a paper's set (``set:sst5/test``): neither is hashed, so pin what
+you cite by other means."""
 NAME = r"[a-z0-9][a-z0-9._-]*"
 """Names of recipes, stages and kinds: they become folders, and not all disks tell cases apart."""
 COMMON = ("kind", "base_model", "seed")
@@ -67,7 +68,9 @@ class StageRef(Marked):
 
 
 class DataFile(Marked):
-    """A file, a folder of files (both hashed), or ``hub:NAME``; relative to the recipe's ``data``.
+    """A file, a folder of files (both hashed), ``hub:NAME``, or ``set:NAME/SPLIT`` of paper B's sets.
+
+    Files are relative to the recipe's ``data``; for the sets see :mod:`headstart.tasks.paper_sets`.
 
     Example:
         >>> DataFile("sst2/train.jsonl.gz").is_on_hub

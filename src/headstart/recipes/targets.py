@@ -5,7 +5,7 @@ All methods of a study read their rows here, so that all see the same labels and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,8 @@ from headstart.config import Settings
 from headstart.recipes.stages import DataFile
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import draw_shots
-from headstart.tasks.readers import read_all
+from headstart.tasks.paper_sets import read_paper_set
+from headstart.tasks.readers import read_examples
 from headstart.tasks.relabel import relabel
 from headstart.tasks.task import Task
 from headstart.tasks.template import Template
@@ -51,7 +52,7 @@ class Target(Settings):
 
     def read(self, path: str) -> list[Example]:
         """Read one of its files, relabelled."""
-        rows = read_all(path, columns={"text": self.text})
+        rows = list(stream_rows(path, self.text))
         return rows if self.relabel is None else list(relabel(rows, self.relabel))
 
 
@@ -92,6 +93,30 @@ class Rows:
     train: Mapping[int, list[Example]]
     dev: Mapping[int, list[Example]]
     test: list[Example]
+
+
+def stream_rows(source: str, text: str = "text", label: str | None = "label") -> Iterator[Example]:
+    """Stream a file, a Hub data set, or one split of a paper's set, which knows its own columns.
+
+    Args:
+        source: As a stage's ``context.data`` gives it.
+        text: The column of the text.
+        label: The column of the label; ``None``: unlabelled.
+
+    Raises:
+        DataError: It cannot be read.
+        UsageError: There is no such set or split.
+
+    Example:
+        >>> list(stream_rows("set:sst55/test"))
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: there is no set 'sst55'...
+    """
+    if source.startswith("set:"):
+        name, _, split = source.removeprefix("set:").partition("/")
+        return read_paper_set(name, split or "train")
+    return read_examples(source, label=label, columns={"text": text})
 
 
 def rows_of_target(target: Target, train: str, test: str, protocol: Protocol) -> Rows:
