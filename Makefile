@@ -37,8 +37,8 @@ lint: $(DEV) ## ruff (rules and format), then mypy
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 
-bench: $(RUNTIME) ## measure the stacked-seeds speed-up on this machine
-	@$(BIN)/python benchmarks/stacked_seeds.py
+bench: $(RUNTIME) ## measure the stacked-seeds speed-up on this machine (DATA=folder of the data sets)
+	@$(BIN)/python benchmarks/stacked_seeds.py $(if $(DATA),--data $(DATA))
 
 docs: $(RUNTIME) ## write the generated pages (docs/reference/cli.md)
 	@$(BIN)/python docs/generate.py

@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, MistralConfig, PreTrainedTokenizerFast
 
-from headstart.errors import ModelError, UsageError
+from headstart.errors import DataError, ModelError, UsageError
 from headstart.models.base import Limits
 from headstart.models.load import known_names, load_model, wrap
 from headstart.models.packaged import packaged_file
@@ -137,3 +137,16 @@ def test_smollm2_speaks_and_is_cached(tmp_path, monkeypatch):
     scores, _ = model.score(rows, None, None)
     assert scores.argmax(-1).item() == 0
     assert load_model("smollm2-135m").fingerprint() == model.fingerprint()
+
+
+def test_a_sliding_window_bounds_a_row():
+    """Our mask shows a row all of its text, so a row may not be longer than what one window sees."""
+    config = MistralConfig(
+        vocab_size=260, hidden_size=16, intermediate_size=32, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=8,
+    )  # fmt: skip
+    model = wrap(AutoModelForCausalLM.from_config(config), tiny_causal()[1], "mine", {})
+    assert model.max_length == 8
+    row = Rendered("a", f"a longer text{ANSWER_SLOT}", ("bad", "good"))
+    with pytest.raises(DataError, match="8"):
+        model.encode([row], Limits())

@@ -50,6 +50,9 @@ def place(tmp_path: Path, tuned: Path) -> Path:
     rows(tmp_path / "long.jsonl", ("x" * 600, "a"), ("y", "b"))
     rows(tmp_path / "strange.jsonl", ("good", "a"), ("hm", "c"))
     (tmp_path / "review.csv").write_text("review\nLovely.\n")
+    (tmp_path / "half.jsonl").write_text(
+        '{"text": "x \\ud83d y", "label": "a"}\n{"text": "z", "label": "b"}\n'
+    )
     (tmp_path / "empty.csv").touch()
     (tmp_path / "header.csv").write_text("text,label\n")
     (tmp_path / "file.txt").touch()
@@ -66,6 +69,16 @@ TUNE = [*SPEED, "--out", "new/folder"]
 CASES = {
     "empty file": (["tune", "empty.csv", *TUNE], 2, "no rows"),
     "empty file to predict": (["predict", "study", "header.csv", "--out", "p.jsonl"], 2, "no rows"),
+    "half a character": (
+        ["tune", "half.jsonl", *TUNE],
+        2,
+        "half.jsonl:1: holds half of a character",
+    ),
+    "half a character to predict": (
+        ["predict", "study", "half.jsonl", "--out", "sub/p.jsonl"],
+        2,
+        "half.jsonl:1: holds half of a character",
+    ),
     "one class": (["tune", "one.jsonl", *TUNE], 2, "two classes"),
     "missing column": (["tune", "good.jsonl", *TUNE, "--text", "txt"], 2, "did you mean 'text'?"),
     "missing label column": (["tune", "good.jsonl", *TUNE, "--label", "lable"], 2, "'label'?"),

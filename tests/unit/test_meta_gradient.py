@@ -8,12 +8,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.optimization import Adafactor
 
-from headstart.learn.gradient import StackedLoss
+from headstart.learn.gradient import StackedLoss, row_losses
 from headstart.models.base import Encoded
 from headstart.models.load import load_model, wrap
 from headstart.models.tiny import byte_tokenizer
 from headstart.ops.inner_loop import UPDATES, adapt, sgd
 from headstart.ops.meta_gradient import METHODS, fomaml, maml, multitask, reptile
+from headstart.prompts.bank import PromptBank
 
 K, P, H = 3, 2, 16
 
@@ -122,9 +123,10 @@ def test_maml_equals_a_library(model, start_PH, library):
     net = Outer(start_PH)
 
     def loss_of(losses, k, prompt_PH):
-        group = [i for i in range(len(losses.rows)) if losses.owner_B[i] == k]
-        stacked_KPH = torch.stack([prompt_PH] * K)
-        return losses._weighted(group, stacked_KPH).sum()
+        rows = [row for row, n in zip(losses.rows, losses.owner_B, strict=True) if n == k]
+        owner_B = torch.zeros(len(rows), dtype=torch.long)
+        bank = PromptBank.stack([prompt_PH])
+        return row_losses(model, rows, bank, owner_B, losses.loss, losses.scoring).mean()
 
     for k in range(K):
         if library == "higher":

@@ -7,12 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.config import Scoring
+from headstart.config import FewShot, Scoring
 from headstart.errors import UsageError
 from headstart.evaluate.metrics import classification_metrics, over_seeds
 from headstart.evaluate.rank import content_free_rows, probabilities, scores_under
 from headstart.learn.doctor import Vitals, diagnose
-from headstart.models.base import Limits
+from headstart.learn.fewshot import Run, tune
+from headstart.models.base import Encoded, Limits
+from headstart.models.initial import initialiser
 from headstart.models.load import load_model
 from headstart.ops.scores import (
     answer_logprobs,
@@ -114,6 +116,7 @@ def test_one_seed_has_no_spread():
 HEALTHY = Vitals([0.7, 0.6, 0.5, 0.4, 0.3] * 1 + [0.2] * 20, [0.5] * 25, [0.01] * 25, drift=0.3)
 SICK = {
     "cannot move": Vitals([0.7] * 30, [0.1] * 30, [1e-6] * 30, drift=1e-5),
+    "it changed by 0.00%": Vitals([0.7] * 5, [0.1] * 5, [1e-9] * 5, drift=5e-9),
     "diverges": Vitals([0.7] * 5 + [3.0] * 25, [9.0] * 30, [0.5] * 30, drift=9.0),
     "not finite": Vitals([0.7, math.nan], [0.1, math.nan], [0.1, 0.1], drift=math.nan),
     "stays at a guess": Vitals([0.7] * 30, [0.1] * 30, [0.02] * 30, drift=0.4),
@@ -125,6 +128,19 @@ def test_the_doctor_finds_what_is_wrong_and_says_what_to_try(finding):
     line = diagnose(SICK[finding], math.log(2), 0.01)
     assert line is not None and finding in line and "\n" not in line
     assert "learning rate" in line
+
+
+@pytest.mark.parametrize("init", ["zero", "vocab", "normal:0.001"])
+def test_the_doctor_does_not_blame_a_small_start(init):
+    """A start of zeros has no size of its own to be far away from."""
+    model = load_model("tiny-causal")
+    rows = [
+        Encoded(str(i), (30 + 9 * (i % 2), 5), ((7,), (8,)), target=i % 2) for i in range(8)
+    ]  # fmt: skip
+    start_PH = initialiser(init, model)(4, torch.Generator().manual_seed(1))
+    (tuned,) = tune(model, [Run("r", start_PH, rows)], FewShot())
+    assert tuned.vitals.losses[-1] < 0.3
+    assert diagnose(tuned.vitals, math.log(2), 0.03) is None
 
 
 def test_the_doctor_lets_a_healthy_run_be():
@@ -145,3 +161,19 @@ def test_bfloat16_weights_do_not_tie_candidates():
     assert scores.dtype == torch.float32
     assert torch.allclose(scores.double().log_softmax(-1), exact, atol=1e-5)
     assert len(set(scores[0].tolist())) == 10
+
+
+def test_bfloat16_log_probabilities_are_not_above_zero():
+    """A sure answer has probability 1 at most: the normaliser is as exact as the logit itself."""
+    generator = torch.Generator().manual_seed(0)
+    hidden_BQH = torch.randn(64, 1, 64, generator=generator).bfloat16()
+    head_VH = torch.randn(50, 64, generator=generator).bfloat16()
+    head_VH[0] = 0
+    for row in range(64):
+        sure_VH = head_VH.clone()
+        sure_VH[1] = hidden_BQH[row, 0]
+        answer = torch.ones(1, 1, 1, dtype=torch.long)
+        zeros = torch.zeros_like(answer)
+        logprob, _ = answer_logprobs(hidden_BQH[row : row + 1], sure_VH, answer, zeros, zeros == 0)
+        exact = (hidden_BQH[row].double() @ sure_VH.double().T).log_softmax(-1)[0, 1]
+        assert logprob.item() <= 0 and logprob.item() == pytest.approx(exact.item(), abs=1e-4)

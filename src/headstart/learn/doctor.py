@@ -20,6 +20,8 @@ class Vitals:
         grad_norms: Norm of the prompt's gradient before clipping.
         update_ratios: Size of the update relative to the prompt (root mean squares).
         drift: How far the prompt is from its start, relative to the start's size.
+        scale: The size that a smaller prompt is measured by: the embeddings' root mean square. A start of
+            zeros has no size of its own.
 
     Example:
         >>> Vitals(losses=[0.7]).drift
@@ -30,16 +32,17 @@ class Vitals:
     grad_norms: list[float] = field(default_factory=list)
     update_ratios: list[float] = field(default_factory=list)
     drift: float = 0.0
+    scale: float = 1e-12
 
     def record(
         self, loss: float, norm: float, start: Tensor, before: Tensor, after: Tensor
     ) -> None:
         """Add one update."""
-        size = root_mean_square(before) or 1e-12
+        size = max(root_mean_square(before), self.scale)
         self.losses.append(loss)
         self.grad_norms.append(norm)
         self.update_ratios.append(root_mean_square(after - before) / size)
-        self.drift = root_mean_square(after - start) / (root_mean_square(start) or 1e-12)
+        self.drift = root_mean_square(after - start) / max(root_mean_square(start), self.scale)
 
 
 def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
@@ -70,7 +73,8 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
             f"the prompt ran away: it is {vitals.drift:.3g} times its own size from its start; "
             f"lower the learning rate from {lr:.3g} to about {lr / max(10.0, vitals.drift):.3g}"
         )
-    if count >= 10 and vitals.drift < 0.01 and tail > 0.9 * head:
+    still = vitals.drift < 1e-4 or (count >= 10 and vitals.drift < 0.01 and tail > 0.9 * head)
+    if count >= 3 and still:
         better = lr * min(1000.0, max(10.0, 0.02 / max(typical, 1e-12)))
         return (
             f"the prompt cannot move: it changed by {vitals.drift:.2%} in {count} steps; "

@@ -185,7 +185,8 @@ class _Stack:
         self.prompts = [run.start_PH.float().to(device).clone().requires_grad_() for run in runs]
         self.streams = [batches(run, settings.batch_size) for run in runs]
         self.active = [True] * len(runs)
-        self.results = [Tuned(run.name, run.start_PH) for run in runs]
+        scale = root_mean_square(model.embedding_VH.detach())
+        self.results = [Tuned(run.name, run.start_PH, vitals=Vitals(scale=scale)) for run in runs]
         self.stale = [0] * len(runs)
         base = learning_rate(settings, model)
         self.optimizer = _optimizer(self.prompts, [run.lr or base for run in runs], settings)

@@ -8,6 +8,7 @@ by side; a second-order product runs the groups once more instead of keeping all
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -92,49 +93,75 @@ class StackedLoss:
     def first_order(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses [N] and gradients [N, P, H] without history."""
 
-        def work(group: list[int], leaf_NPH: Tensor) -> tuple[Tensor, Tensor]:
-            loss_B = self._weighted(group, leaf_NPH)
-            (grad_NPH,) = torch.autograd.grad(loss_B.sum(), leaf_NPH)
-            return grad_NPH, loss_B.detach()
+        def work(group: _Group) -> tuple[Tensor, Tensor]:
+            loss_B = self._weighted(group)
+            (grad_GPH,) = torch.autograd.grad(loss_B.sum(), group.prompts_GPH)
+            return grad_GPH, loss_B.detach()
 
         groups, parts = self._map(work, prompts_NPH)
-        grad_NPH = torch.stack([grad for grad, _ in parts]).sum(0)
+        grad_NPH = _gathered(prompts_NPH, groups, [grad for grad, _ in parts])
         loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
         for group, (_, loss_B) in zip(groups, parts, strict=True):
-            loss_N.index_add_(0, self.owner_B[group], loss_B.cpu())
+            loss_N.index_add_(0, self.owner_B[group.rows], loss_B.cpu())
         return loss_N.to(prompts_NPH.device), grad_NPH
 
     def second_order(self, prompts_NPH: Tensor, direction_NPH: Tensor) -> Tensor:
         """Return the Hessian of the summed losses times a direction [N, P, H]."""
 
-        def work(group: list[int], leaf_NPH: Tensor) -> Tensor:
-            loss = self._weighted(group, leaf_NPH).sum()
-            (grad_NPH,) = torch.autograd.grad(loss, leaf_NPH, create_graph=True)
-            (product_NPH,) = torch.autograd.grad(grad_NPH, leaf_NPH, direction_NPH)
-            return product_NPH
+        def work(group: _Group) -> Tensor:
+            loss, leaf_GPH = self._weighted(group).sum(), group.prompts_GPH
+            (grad_GPH,) = torch.autograd.grad(loss, leaf_GPH, create_graph=True)
+            (product_GPH,) = torch.autograd.grad(grad_GPH, leaf_GPH, direction_NPH[group.owners])
+            return product_GPH
 
         # the fused kernels have no second derivative; this changes nothing for plain attention
         with sdpa_kernel(SDPBackend.MATH):
-            _, parts = self._map(work, prompts_NPH)
-        return torch.stack(parts).sum(0)
+            groups, parts = self._map(work, prompts_NPH)
+        return _gathered(prompts_NPH, groups, parts)
 
-    def _weighted(self, group: list[int], leaf_NPH: Tensor) -> Tensor:
-        owner_B = self.owner_B[group]
-        mask_NP = leaf_NPH.new_ones(leaf_NPH.shape[:2]).bool()
-        bank = PromptBank(leaf_NPH, mask_NP if self.mask_NP is None else self.mask_NP)
-        rows = [self.rows[i] for i in group]
-        loss_B = row_losses(self.model, rows, bank, owner_B, self.loss, self.scoring)
-        return loss_B / self.rows_of_prompt_N[owner_B].to(loss_B)
+    def _weighted(self, group: _Group) -> Tensor:
+        """Each row's loss over the number of its prompt's rows: their sum is the sum of means."""
+        leaf_GPH = group.prompts_GPH
+        mask_GP = leaf_GPH.new_ones(leaf_GPH.shape[:2]).bool()
+        if self.mask_NP is not None:
+            mask_GP = self.mask_NP[group.owners]
+        rows = [self.rows[i] for i in group.rows]
+        bank = PromptBank(leaf_GPH, mask_GP)
+        loss_B = row_losses(self.model, rows, bank, group.owner_B, self.loss, self.scoring)
+        return loss_B / self.rows_of_prompt_N[self.owner_B[group.rows]].to(loss_B)
 
     def _map(
-        self, work: Callable[[list[int], Tensor], Any], prompts_NPH: Tensor
-    ) -> tuple[list[list[int]], list[Any]]:
-        def one(group: list[int]) -> Any:
-            with torch.enable_grad():
-                return work(group, prompts_NPH.detach().requires_grad_())
+        self, work: Callable[[_Group], Any], prompts_NPH: Tensor
+    ) -> tuple[list[_Group], list[Any]]:
+        """Work on groups of rows of like length; a group holds the prompts of its own rows only."""
 
-        groups = list(by_length([row.size + prompts_NPH.shape[1] for row in self.rows]))
+        def one(group: _Group) -> Any:
+            with torch.enable_grad():
+                leaf_GPH = prompts_NPH.detach()[group.owners].requires_grad_()
+                return work(replace(group, prompts_GPH=leaf_GPH))
+
+        groups = []
+        for rows in by_length([row.size + prompts_NPH.shape[1] for row in self.rows]):
+            owners, owner_B = self.owner_B[rows].unique(return_inverse=True)
+            groups.append(_Group(rows, owners, owner_B, prompts_NPH))
         return groups, map_groups(one, groups, self.model.device)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Group:
+    """Rows that go through the model together, and the G prompts they belong to."""
+
+    rows: list[int]
+    owners: Tensor
+    owner_B: Tensor
+    prompts_GPH: Tensor
+
+
+def _gathered(prompts_NPH: Tensor, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:
+    total_NPH = torch.zeros_like(prompts_NPH)
+    for group, part_GPH in zip(groups, parts, strict=True):
+        total_NPH.index_add_(0, group.owners.to(part_GPH.device), part_GPH)
+    return total_NPH
 
 
 class _Differentiable(torch.autograd.Function):

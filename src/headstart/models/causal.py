@@ -100,7 +100,7 @@ class CausalModel(Frozen):
     def __init__(self, network: Any, tokenizer: Any, name: str, choices: dict[str, Any]) -> None:
         """Hold a loaded network."""
         super().__init__(network, tokenizer, name, choices)
-        self.max_length: int | None = getattr(network.config, "max_position_embeddings", None)
+        self.max_length = _room(network.config)
 
     def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
         """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
@@ -176,3 +176,11 @@ class CausalModel(Frozen):
         last_B1 = P + packed.mask_BT.sum(-1, keepdim=True) - 1
         extra_slots = torch.arange(S, S + E).expand(len(last_B1), E)
         return hidden_BSH, torch.cat([last_B1, extra_slots], dim=1).to(device)
+
+
+def _room(config: Any) -> int | None:
+    """Most positions a row may take: of a model with a sliding window, what the window sees as one."""
+    windowed = getattr(config, "use_sliding_window", True)
+    window = getattr(config, "sliding_window", None) if windowed else None
+    rooms = [getattr(config, "max_position_embeddings", None), window]
+    return min((room for room in rooms if room is not None), default=None)

@@ -87,8 +87,7 @@ def answer_logprobs(
     """Sum the log-probability of each candidate's tokens, token k read at scored slot ``slot_BCK``.
 
     A logit of 16 in bfloat16 moves in steps of 1/8, which ties candidates and coarsens the loss. So the
-    candidates' own logits are float32 products; only the sum over the vocabulary, which all
-    candidates of a slot share, comes from the product in the model's dtype.
+    products are float32 at least, at the scored slots only.
 
     Args:
         hidden_BQH: Last hidden states at the Q scored slots.
@@ -109,8 +108,8 @@ def answer_logprobs(
     device, wide = hidden_BQH.device, at_least_float32(hidden_BQH.dtype)
     answer_BCK, slot_BCK, mask_BCK = (x.to(device) for x in (answer_BCK, slot_BCK, mask_BCK))
     row_B11 = torch.arange(len(answer_BCK), device=device)[:, None, None]
-    total_BQ = torch.nn.functional.linear(hidden_BQH, head_VH).to(wide).logsumexp(-1)
-    read_BCKH = hidden_BQH.to(wide)[row_B11, slot_BCK]
-    logit_BCK = (read_BCKH * head_VH[answer_BCK].to(wide)).sum(-1)
-    logprob_BCK = logit_BCK - total_BQ[row_B11, slot_BCK]
+    with torch.autocast(device.type, enabled=False):  # fine-tuning's would round them again
+        logits_BQV = torch.nn.functional.linear(hidden_BQH.to(wide), head_VH.to(wide))
+    logit_BCK = logits_BQV[row_B11, slot_BCK, answer_BCK]
+    logprob_BCK = logit_BCK - logits_BQV.logsumexp(-1)[row_B11, slot_BCK]
     return logprob_BCK.masked_fill(~mask_BCK, 0.0).sum(-1), mask_BCK.sum(-1)

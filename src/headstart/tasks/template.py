@@ -11,6 +11,7 @@ Two ways of writing one:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -29,6 +30,7 @@ TEMPLATE_LIMIT = 20_000
 _BAR = "|||"
 # ``|||`` in a template becomes this private character, so that a field's value never splits it.
 _SPLIT = "\ue001"
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 _ANSWERS = frozenset({"answer", "answer_choices", "label"})
 
 
@@ -265,6 +267,12 @@ class Template:
             raise self._error(example, "has no candidates; give label words or answer_choices")
         if not all(choice.strip() for choice in choices):
             raise self._error(example, f"has an empty candidate among {list(choices)}")
+        for text in (source, *choices):
+            if _HALF_CHARACTER.search(text):
+                raise DataError(
+                    f"{example.id}: holds half of a character (a lone surrogate such as \\ud83d), which is "
+                    "no text; mend the row where the text was cut"
+                )
         if target is not None and not 0 <= target < len(choices):
             raise self._error(
                 example, f"has {len(choices)} candidates, so there is no target {target}"
