@@ -250,6 +250,7 @@ def _report(
     train, dev_labels = next(iter(used))
     output.say(
         "",
+        f"started from: {', '.join(dict.fromkeys(seed['init'] for seed in seeds))}",
         f"labels used: {train} train + {dev_labels} dev per seed",
         f"time: {', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())}",
         f"a prompt file: {summary['prompt_bytes'] / 1024:.0f} KB; written to {out}",

@@ -145,6 +145,7 @@ def summary_of(tuning: Tuning, study: Study, judged: Judgement | None = None) ->
             {
                 "seed": result.seed,
                 "folder": name,
+                "init": result.prompt.spec.init,
                 "steps": result.tuned.steps,
                 "final_loss": final_loss(result),
                 "dev_accuracy": result.tuned.dev_accuracy,
