@@ -1,5 +1,6 @@
 """Every recipe loads: its kinds, keys and references are those of this headstart."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,17 @@ def test_every_recipe_loads(path: Path) -> None:
     assert recipe.description, f"{path}: say in a line what it is for"
     again = make_recipe(recipe.resolved(), path, KINDS)
     assert again == recipe
+
+
+GUIDES = sorted((ROOT / "docs/how_to").glob("*.md"))
+BLOCKS = [
+    block for guide in GUIDES for block in re.findall(r"```yaml\n(.*?)```", guide.read_text(), re.S)
+]
+
+
+def test_recipes_in_the_guides_load(tmp_path: Path) -> None:
+    assert len(BLOCKS) == 1
+    for block in BLOCKS:
+        path = tmp_path / "recipe.yaml"
+        path.write_text(block)
+        assert load_recipe(path, KINDS).stages
