@@ -61,7 +61,8 @@ class FewShot(Settings):
         clip_norm: Largest gradient norm of one prompt; longer ones are scaled to it.
         weight_decay: Decoupled weight decay.
         loss: ``candidates`` (cross-entropy among the candidates) or ``tokens`` (of the gold answer).
-        eval_every: Updates between looks at the dev rows, where there are any.
+        eval_every: Updates between looks at the dev rows, where there are any; the first look is at the
+            start itself.
         patience: Looks without a better dev accuracy before a run ends; the best prompt is kept.
 
     Example:

@@ -209,7 +209,7 @@ def test_predict_comes_after_fit(tmp_path: Path) -> None:
 
 
 def test_dev_rows_stop_early_and_are_counted() -> None:
-    settings = {"num_steps": 50, "eval_every": 1, "patience": 2, "lr_scale": 1e-6}
+    settings = {"num_steps": 50, "eval_every": 1, "patience": 4, "lr_scale": 1e-6}
     with pytest.warns(ConvergenceWarning, match="cannot move"):  # what makes it stop early here
         card = quick(dev_size=4, **settings).fit(TEXTS, LABELS).card_
     assert card.training["labels"] == {"train": 4, "dev": 4, "total": 8}

@@ -75,8 +75,8 @@ def test_stacked_early_stopping_equals_separate(model):
         (alone,) = tune(model, [run], settings)
         assert (together.steps, together.dev_accuracy) == (alone.steps, alone.dev_accuracy)
         assert torch.allclose(together.prompt_PH, alone.prompt_PH, atol=1e-4)
-    # a prompt that cannot move is best at the first look: two more looks, and it ends
-    assert stacked[0].steps == 6
+    # a prompt that cannot move is best before the first update: two more looks, and it ends
+    assert stacked[0].steps == 4
     assert stacked[2].steps == 20 and stacked[2].dev_accuracy is None
 
 
@@ -101,7 +101,7 @@ def test_patience_ends_a_run_that_does_not_get_better(model):
         settings = FewShot(num_steps=30, eval_every=2, patience=patience)
         run = with_dev(model, runs_of(model)[0], 1e-9, rows(model, 6, 9))
         (result,) = tune(model, [run], settings)
-        assert result.steps == 2 * (1 + patience)
+        assert result.steps == 2 * patience
 
 
 def spied(monkeypatch, look):
@@ -214,3 +214,15 @@ def test_fine_tuning_stops_early_and_keeps_its_best_weights():
     still = load_model("tiny-causal")
     idle = finetune(still, run, settings.model_copy(update={"lr": 1e-12}))
     assert len(idle.losses) == 10  # best at the first look, four more, and it ends
+
+
+def test_a_start_that_is_best_on_dev_is_kept():
+    """A step that only hurts leaves the start, which was looked at before the first update."""
+    model = load_model("tiny-causal")
+    run = Run("r", start(model, 4, 1), rows(model, 12, 1), seed=1)
+    (learned,) = tune(model, [run], FewShot(num_steps=60, lr=0.1))
+    dev = rows(model, 8, 5)
+    again = Run("r", learned.prompt_PH, rows(model, 12, 1), dev, seed=1)
+    (kept,) = tune(model, [again], FewShot(num_steps=4, lr=50.0, eval_every=1, warmup_steps=0))
+    assert kept.dev_accuracy > 0.6
+    assert torch.equal(kept.prompt_PH, learned.prompt_PH)

@@ -119,6 +119,7 @@ def tune(
     events: list[tuple[int, Event]] = [(1, report)]
     if any(run.dev for run in runs):
         events.insert(0, (settings.eval_every, stack.look_at_dev))
+        stack.look_at_dev(0)  # a learned start may be the best there is
     run_loop(stack.step, settings.num_steps, events)
     seconds = time.perf_counter() - started
     for result, prompt in zip(stack.results, stack.prompts, strict=True):
