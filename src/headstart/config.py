@@ -146,6 +146,16 @@ class MetaTrain(Settings):
     patience: int = pydantic.Field(6, ge=1)
     select: Literal["accuracy", "loss"] = "accuracy"
 
+    @property
+    def has_inner_loop(self) -> bool:
+        """Whether the method adapts prompts to tasks at all.
+
+        Example:
+            >>> MetaTrain(method="plain").has_inner_loop
+            False
+        """
+        return self.method not in ("multitask", "plain")
+
 
 class FineTune(Settings):
     """How the whole model is fine-tuned (paper B's FT): AdamW, linear schedule with warm-up.

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from headstart.config import Scoring
-from headstart.learn.gradient import PLAIN
+from headstart.learn.gradient import PLAIN, scored
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import score_all
-from headstart.ops.scores import candidate_cross_entropy, rank_scores
+from headstart.ops.scores import candidate_cross_entropy
 from headstart.prompts.bank import PromptBank
 
 
@@ -35,6 +33,7 @@ def choose_start(
         The winner's name, and every start's mean loss in nats (empty for a single start).
 
     Example:
+        >>> import torch
         >>> from headstart.models.load import load_model
         >>> rows = [Encoded("a", (5, 6), ((7,), (8,)), target=0)]
         >>> starts = {"zero": torch.zeros(2, 16), "one": torch.ones(2, 16)}
@@ -47,9 +46,7 @@ def choose_start(
         return names[0], {}
     bank = PromptBank.stack([starts[name] for name in names])
     owner = [n for n in range(len(names)) for _ in rows]
-    logprob, length = score_all(model, list(rows) * len(names), bank, owner)
-    scores = rank_scores(logprob, length, scoring.rule, scoring.gamma)
-    gold = torch.tensor([row.target for row in rows] * len(names))
-    loss_N = candidate_cross_entropy(scores, gold).view(len(names), -1).mean(1)
+    scores_RC, gold_R = scored(model, list(rows) * len(names), bank, owner, scoring)
+    loss_N = candidate_cross_entropy(scores_RC, gold_R).view(len(names), -1).mean(1)
     losses = dict(zip(names, loss_N.tolist(), strict=True))
     return min(names, key=lambda name: losses[name]), losses

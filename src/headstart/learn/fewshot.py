@@ -17,12 +17,10 @@ from torch import Tensor
 
 from headstart.config import FewShot, Scoring
 from headstart.learn.doctor import Vitals
-from headstart.learn.gradient import PLAIN, StackedLoss
+from headstart.learn.gradient import PLAIN, StackedLoss, scored
 from headstart.learn.loop import Event, run_loop
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import score_all
 from headstart.ops.initialise import root_mean_square
-from headstart.ops.scores import rank_scores
 from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
 
@@ -234,10 +232,8 @@ class _Stack:
         rows = [row for n in chosen for row in self.runs[n].dev]
         owner = [n for n in chosen for _ in self.runs[n].dev]
         bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
-        logprob, length = score_all(self.model, rows, bank, owner)
-        hit = rank_scores(logprob, length, self.scoring.rule, self.scoring.gamma).argmax(-1) == (
-            torch.tensor([row.target for row in rows])
-        )
+        scores_RC, gold_R = scored(self.model, rows, bank, owner, self.scoring)
+        hit = scores_RC.argmax(-1) == gold_R
         for n in chosen:
             accuracy = float(hit[torch.tensor(owner) == n].float().mean())
             best = self.results[n].dev_accuracy

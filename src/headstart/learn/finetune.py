@@ -13,11 +13,10 @@ import torch
 
 from headstart.config import FineTune, Scoring
 from headstart.learn.fewshot import Run, batches, schedule_factor
-from headstart.learn.gradient import PLAIN, row_losses
+from headstart.learn.gradient import PLAIN, row_losses, scored
 from headstart.learn.loop import Event, run_loop
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length, score_all
-from headstart.ops.scores import rank_scores
+from headstart.models.batches import by_length
 
 
 @dataclass(slots=True)
@@ -127,6 +126,5 @@ def dev_accuracy(model: BaseModel, rows: Sequence[Encoded], scoring: Scoring = P
         >>> dev_accuracy(load_model("tiny-causal"), [Encoded("a", (5, 6), ((7,),), target=0)])
         1.0
     """
-    logprob, length = score_all(model, rows)
-    guess_R = rank_scores(logprob, length, scoring.rule, scoring.gamma).argmax(-1)
-    return float((guess_R == torch.tensor([row.target for row in rows])).float().mean())
+    scores_RC, gold_R = scored(model, rows, scoring=scoring)
+    return float((scores_RC.argmax(-1) == gold_R).float().mean())

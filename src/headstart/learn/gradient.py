@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.config import Scoring
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length
+from headstart.models.batches import by_length, score_all
 from headstart.models.parallel import map_groups
 from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
 from headstart.prompts.bank import PromptBank
@@ -48,6 +48,27 @@ def row_losses(
         return token_cross_entropy(logprob_BC, length_BC, target_B)
     scores_BC = rank_scores(logprob_BC, length_BC, scoring.rule, scoring.gamma)
     return candidate_cross_entropy(scores_BC, target_B)
+
+
+def scored(
+    model: BaseModel,
+    rows: Sequence[Encoded],
+    bank: PromptBank | None = None,
+    prompt_of_row: Sequence[int] | None = None,
+    scoring: Scoring = PLAIN,
+) -> tuple[Tensor, Tensor]:
+    """Score labelled rows without gradients; return scores [R, C] and the gold candidates [R].
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7,), (8,)), target=1)]
+        >>> scores_RC, gold_R = scored(load_model("tiny-causal"), rows)
+        >>> scores_RC.shape, gold_R.tolist()
+        (torch.Size([1, 2]), [1])
+    """
+    logprob_RC, length_RC = score_all(model, rows, bank, prompt_of_row)
+    scores_RC = rank_scores(logprob_RC, length_RC, scoring.rule, scoring.gamma)
+    return scores_RC, torch.tensor([row.target for row in rows])
 
 
 class StackedLoss:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from headstart.config import MetaTrain
 from headstart.errors import DataError, UsageError
+from headstart.learn.gradient import scored
 from headstart.learn.meta_step import inner_update, stacked
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import score_all
 from headstart.ops.inner_loop import adapt
-from headstart.ops.scores import candidate_cross_entropy, rank_scores
+from headstart.ops.scores import candidate_cross_entropy
 from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
 from headstart.tasks.episodes import Episode
@@ -79,19 +79,23 @@ def look_at_held_out(
     """
     start_KPH = prompt_PH.expand(len(episodes), *prompt_PH.shape)
     support = stacked(model, rows, [episode.support for episode in episodes], settings)
-    steps = 0 if settings.method in ("multitask", "plain") else settings.inner_steps
+    steps = settings.inner_steps if settings.has_inner_loop else 0
     with torch.no_grad():
         adapted_KPH, _ = adapt(start_KPH, support, inner_update(settings, model), steps)
     owner = [k for k, episode in enumerate(episodes) for _ in episode.query]
     queries = [rows[i] for episode in episodes for i in episode.query]
-    gold = torch.tensor([row.target for row in queries])
-    look: dict[str, float] = {}
-    for name, prompts_KPH in (("before", start_KPH), ("after", adapted_KPH)):
-        if name == "after" and not steps:
-            look |= {"loss_after": look["loss_before"], "accuracy_after": look["accuracy_before"]}
-            continue
-        logprob, length = score_all(model, queries, PromptBank.stack(list(prompts_KPH)), owner)
-        scores = rank_scores(logprob, length)
-        look[f"loss_{name}"] = float(candidate_cross_entropy(scores, gold).mean())
-        look[f"accuracy_{name}"] = float((scores.argmax(-1) == gold).float().mean())
-    return look | {"gain": 1 - look["loss_after"] / max(look["loss_before"], 1e-12)}
+
+    def judged(prompts_KPH: Tensor) -> tuple[float, float]:
+        scores_RC, gold_R = scored(model, queries, PromptBank.stack(list(prompts_KPH)), owner)
+        loss = float(candidate_cross_entropy(scores_RC, gold_R).mean())
+        return loss, float((scores_RC.argmax(-1) == gold_R).float().mean())
+
+    loss_before, accuracy_before = before = judged(start_KPH)
+    loss_after, accuracy_after = judged(adapted_KPH) if steps else before
+    return {
+        "loss_before": loss_before,
+        "accuracy_before": accuracy_before,
+        "loss_after": loss_after,
+        "accuracy_after": accuracy_after,
+        "gain": 1 - loss_after / max(loss_before, 1e-12),
+    }

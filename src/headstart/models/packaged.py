@@ -34,6 +34,19 @@ def cache_folder() -> Path:
     return Path(os.environ.get("HEADSTART_CACHE", default))
 
 
+def package_folder(package: str | None) -> Path | None:
+    """Find the folder of an installed package without importing it; None where it is not there.
+
+    Example:
+        >>> package_folder("no_such_package") is None
+        True
+    """
+    spec = importlib.util.find_spec(package) if package else None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
 def packaged_file(name: str) -> Path | None:
     """Find the GGUF file a package carries for a model name, without importing the package.
 
@@ -41,11 +54,8 @@ def packaged_file(name: str) -> Path | None:
         >>> packaged_file("no-such-model") is None
         True
     """
-    package = PACKAGES.get(name)
-    spec = importlib.util.find_spec(package) if package else None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    found = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    folder = package_folder(PACKAGES.get(name))
+    found = sorted(folder.glob("*.gguf")) if folder else []
     return found[0] if found else None
 
 

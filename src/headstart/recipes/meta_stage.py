@@ -191,8 +191,8 @@ def _write(
     settings = context.settings
     rate = inner_rate(settings.train, model)
     gains = [look["gain"] for look in found.looks]
-    loops = settings.train.method not in ("multitask", "plain")
-    advice = diagnose_meta([r["query_loss"] for r in found.log], gains if loops else [], rate)
+    losses = [record["query_loss"] for record in found.log]
+    advice = diagnose_meta(losses, gains if settings.train.has_inner_loop else [], rate)
     summary: dict[str, Any] = {
         "method": settings.train.method,
         "settings": settings.model_dump(mode="json"),

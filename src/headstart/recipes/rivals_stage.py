@@ -16,13 +16,12 @@ from headstart.learn.finetune import finetune
 from headstart.models.base import Limits
 from headstart.models.load import load_model
 from headstart.models.packaged_encoder import encoder_source
-from headstart.recipes.downstream_stage import Name
+from headstart.recipes.downstream_stage import Name, encoder
 from headstart.recipes.results import Result, collect, judged
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
-from headstart.recipes.targets import Protocol, Rows, Target, rows_of_target
+from headstart.recipes.targets import Protocol, Rows, Target, rows_reader
 from headstart.sources.judge import merge_labels
 from headstart.sources.teacher import Teacher
-from headstart.tasks.example import Example
 
 Rival = Literal["fine-tuning", "SetFit", "teacher"]
 
@@ -72,16 +71,13 @@ def run_rivals(context: Context[RivalsStage]) -> None:
     settings = context.settings
     pairs = [(target, method) for target in settings.targets for method in settings.methods]
 
-    def work(position: int, name: str, method: str) -> Iterator[Result]:
-        target = settings.targets[name]
-        rows = rows_of_target(
-            target, context.data[target.train], context.data[target.test], settings.protocol
-        )
+    read = rows_reader(settings.targets, context.data, settings.protocol)
 
+    def work(position: int, name: str, method: str) -> Iterator[Result]:
         def note(text: str) -> None:
             context.progress(f"{method} on {name}", position, len(pairs), text)
 
-        yield from RIVALS[method](context, name, rows, note)
+        yield from RIVALS[method](context, name, read(name), note)
 
     collect(context.folder, pairs, work)
 
@@ -95,10 +91,7 @@ def _fine_tuning(
         best: tuple[float, float, list[str], int] | None = None
         for rate in settings.rates:
             model = load_model(context.base_model)
-
-            def encode(part: list[Example], model=model):  # type: ignore[no-untyped-def]
-                return model.encode([task.render(row) for row in part], limits)
-
+            encode = encoder(model, task, limits)
             none_PH = torch.zeros(0, model.hidden_size)
             run = Run(str(seed), none_PH, encode(rows.train[seed]), encode(rows.dev[seed]), seed)
             plan = settings.finetune.model_copy(update={"lr": rate})
@@ -112,7 +105,7 @@ def _fine_tuning(
         assert best is not None
         details = {"dev_accuracy": best[0] if rows.dev[seed] else None, "lr": best[1]}
         details["steps"] = best[3]
-        yield judged(gold, best[2], name, "fine-tuning", seed, _labels(settings), details)
+        yield judged(gold, best[2], name, "fine-tuning", seed, settings.protocol.labels, details)
 
 
 def _setfit(
@@ -157,10 +150,6 @@ def _teacher(
     guess = [labels[c] for c in merged_RC.argmax(1).tolist()]
     gold = [str(row.label) for row in rows.test]
     yield judged(gold, guess, name, "teacher", 0, {}, {})
-
-
-def _labels(settings: RivalsStage) -> dict[str, int]:
-    return {"train": settings.protocol.num_shots, "dev": settings.protocol.dev_shots}
 
 
 RIVALS = {"fine-tuning": _fine_tuning, "SetFit": _setfit, "teacher": _teacher}

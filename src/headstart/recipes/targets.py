@@ -5,8 +5,9 @@ All methods of a study read their rows here, so that all see the same labels and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import pydantic
@@ -74,6 +75,11 @@ class Protocol(Settings):
     dev_shots: int = pydantic.Field(40, ge=0)
     seeds: tuple[int, ...] = pydantic.Field((1, 2, 3, 4, 5), min_length=1)
     num_test: int | None = pydantic.Field(400, ge=1)
+
+    @property
+    def labels(self) -> dict[str, int]:
+        """How many labels a result rests on, by what they were used for."""
+        return {"train": self.num_shots, "dev": self.dev_shots}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,31 @@ def rows_of_target(target: Target, train: str, test: str, protocol: Protocol) ->
         {seed: [pool[i] for i in draw.dev] for seed, draw in draws.items()},
         fixed_rows(judged, protocol.num_test),
     )
+
+
+def rows_reader(
+    targets: Mapping[str, Target], data: Mapping[str, str], protocol: Protocol
+) -> Callable[[str], Rows]:
+    """Make the function that draws a target's rows by its name, from files it reads once.
+
+    Args:
+        targets: The target tasks, by name.
+        data: Where their files are, as a stage's ``context.data``.
+        protocol: How many labels, which seeds, how many test rows.
+
+    Example:
+        >>> rows_reader({}, {}, Protocol())("sst2")
+        Traceback (most recent call last):
+        ...
+        KeyError: 'sst2'
+    """
+
+    @lru_cache(maxsize=1)  # pairs come target by target
+    def read(name: str) -> Rows:
+        target = targets[name]
+        return rows_of_target(target, data[target.train], data[target.test], protocol)
+
+    return read
 
 
 def fixed_rows(rows: Sequence[Example], count: int | None) -> list[Example]:
