@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from headstart.models.processes import own_processes
+
 Item = TypeVar("Item")
 
 
@@ -18,9 +20,7 @@ def my_share(items: Sequence[Item], device: torch.device) -> list[Item]:
         >>> my_share([1, 2, 3], torch.device("cpu"))
         [1, 2, 3]
     """
-    from accelerate import PartialState
-
-    state = PartialState(cpu=device.type == "cpu")
+    state = own_processes(cpu=device.type == "cpu")
     return list(items[state.process_index :: state.num_processes])
 
 
@@ -44,6 +44,4 @@ def is_first() -> bool:
         >>> is_first()
         True
     """
-    from accelerate import PartialState
-
-    return bool(PartialState().is_main_process)
+    return bool(own_processes().is_main_process)

@@ -11,6 +11,7 @@ import torch
 
 from headstart.errors import ModelError, UsageError
 from headstart.models.packaged_encoder import encoder_source
+from headstart.models.processes import own_processes
 from headstart.models.tiny import SPECIAL, byte_tokenizer
 
 OWNERS = {"roberta-base": "FacebookAI", "roberta-large": "FacebookAI"}
@@ -166,20 +167,6 @@ def in_bfloat16(precision: str, device_type: str) -> bool:
     if precision == "auto":
         return device_type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bfloat16"
-
-
-def own_processes() -> Any:
-    """Return accelerate's view of the processes this one belongs to: alone, or started together.
-
-    On a machine without a GPU they talk through gloo.
-
-    Example:
-        >>> own_processes().num_processes
-        1
-    """
-    from accelerate import PartialState
-
-    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def own_device() -> torch.device:

@@ -24,9 +24,9 @@ from uuid import uuid4
 import numpy as np
 
 from headstart.errors import DataError, StorageError, UsageError
+from headstart.models.processes import own_processes
 from headstart.prompts.files import storage_errors, to_json, write_whole
 from headstart.sources.corpus import text_of
-from headstart.sources.encoders import own_processes
 from headstart.sources.labels_file import PseudoLabel
 from headstart.sources.plan import begin, check
 from headstart.sources.teacher import Labeller
