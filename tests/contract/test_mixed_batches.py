@@ -182,6 +182,32 @@ def test_score_all_returns_rows_in_order_whatever_the_groups(model, prompts, mon
     assert torch.allclose(whole, singles, atol=1e-3)
 
 
+def test_prompts_run_once_score_as_prompts_run_with_every_row(model, prompts):
+    """Prefilled, a prompt is keys and values for a causal model, and itself for an encoder-decoder."""
+    rows, bank = rows_of(model), PromptBank.stack(prompts)
+    shared = model.prefill(bank)
+    assert shared.deep == (model.kind == "causal")
+    assert model.prefill(shared) is shared
+    chosen = torch.tensor([0, NO_PROMPT, 2, 1])
+    expected, found = (model.score(rows, each, chosen)[0] for each in (bank, shared))
+    assert torch.equal(expected, found)
+
+
+def test_a_prefilled_row_equals_embeddings_in_front_of_its_text(model, prompts):
+    """The oracle is one plain forward over prompt and text together."""
+    if model.kind != "causal":
+        pytest.skip("an encoder reads prompt and text together anyway")
+    row, prompt_PH = rows_of(model)[1], prompts[0]
+    embed = model.network.get_input_embeddings()
+    for c, answer in enumerate(row.candidates):
+        text_TH = embed(torch.tensor([*row.source, *answer]))
+        logits = model.network(inputs_embeds=torch.cat([prompt_PH, text_TH])[None]).logits[0]
+        logprobs = logits[-len(answer) - 1 : -1].log_softmax(-1)
+        expected = logprobs.gather(1, torch.tensor(answer)[:, None]).sum()
+        found, _ = model.score([row], PromptBank.stack([prompt_PH]), torch.tensor([0]))
+        assert torch.allclose(found[0, c], expected, atol=1e-4)
+
+
 def test_scoring_leaves_the_base_model_as_it_was(model, prompts):
     before = model.fingerprint()
     model.score(rows_of(model), PromptBank.stack(prompts), torch.tensor([0, 1, 2, 0]))

@@ -8,7 +8,7 @@ by side; a second-order product runs the groups once more instead of keeping all
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.config import Scoring
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length, score_all
+from headstart.models.batches import by_length, score_all, slots
 from headstart.models.parallel import map_groups
 from headstart.ops.scores import candidate_cross_entropy, rank_scores, token_cross_entropy
 from headstart.prompts.bank import PromptBank
@@ -116,55 +116,78 @@ class StackedLoss:
 
         def work(group: _Group) -> tuple[Tensor, Tensor]:
             loss_B = self._weighted(group)
-            (grad_GPH,) = torch.autograd.grad(loss_B.sum(), group.prompts_GPH)
-            return grad_GPH, loss_B.detach()
+            (grad_GPX,) = torch.autograd.grad(loss_B.sum(), group.bank.prompts_NPH)
+            return grad_GPX, loss_B.detach()
 
-        groups, parts = self._map(work, prompts_NPH)
-        grad_NPH = _gathered(prompts_NPH, groups, [grad for grad, _ in parts])
+        leaf_NPH, shared = self._prefill(prompts_NPH)
+        groups, parts = self._map(work, shared)
+        grad_NPX = _gathered(shared, groups, [grad for grad, _ in parts])
+        (grad_NPH,) = torch.autograd.grad(shared.prompts_NPH, leaf_NPH, grad_NPX)
         loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
         for group, (_, loss_B) in zip(groups, parts, strict=True):
             loss_N.index_add_(0, self.owner_B[group.rows], loss_B.cpu())
         return loss_N.to(prompts_NPH.device), grad_NPH
 
     def second_order(self, prompts_NPH: Tensor, direction_NPH: Tensor) -> Tensor:
-        """Return the Hessian of the summed losses times a direction [N, P, H]."""
+        """Return the Hessian of the summed losses times a direction [N, P, H].
 
-        def work(group: _Group) -> Tensor:
-            loss, leaf_GPH = self._weighted(group).sum(), group.prompts_GPH
-            (grad_GPH,) = torch.autograd.grad(loss, leaf_GPH, create_graph=True)
-            (product_GPH,) = torch.autograd.grad(grad_GPH, leaf_GPH, direction_NPH[group.owners])
-            return product_GPH
-
+        Prompts P are prefilled to D(P), and the loss is L(D). With J the derivative of D, the product
+        with v is ``J' L'' J v`` plus the derivative of ``(J' L') . v`` with L' held fixed.
+        """
+        grad = torch.autograd.grad
         # the fused kernels have no second derivative; this changes nothing for plain attention
-        with sdpa_kernel(SDPBackend.MATH):
-            groups, parts = self._map(work, prompts_NPH)
-        return _gathered(prompts_NPH, groups, parts)
+        with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
+            leaf_NPH, shared = self._prefill(prompts_NPH)
+            deep_NPX = shared.prompts_NPH
+            dummy_NPX = torch.zeros_like(deep_NPX).requires_grad_()
+            (back_NPH,) = grad(deep_NPX, leaf_NPH, dummy_NPX, create_graph=True)
+            (moved_NPX,) = grad(back_NPH, dummy_NPX, direction_NPH, retain_graph=True)
+
+            def work(group: _Group) -> tuple[Tensor, Tensor]:
+                loss, leaf_GPX = self._weighted(group).sum(), group.bank.prompts_NPH
+                (grad_GPX,) = grad(loss, leaf_GPX, create_graph=True)
+                (product_GPX,) = grad(grad_GPX, leaf_GPX, moved_NPX[group.owners])
+                return grad_GPX.detach(), product_GPX
+
+            groups, parts = self._map(work, shared)
+            grad_NPX = _gathered(shared, groups, [part for part, _ in parts])
+            product_NPX = _gathered(shared, groups, [part for _, part in parts])
+            (back_NPH,) = grad(deep_NPX, leaf_NPH, grad_NPX, create_graph=True)
+            (product_NPH,) = grad(deep_NPX, leaf_NPH, product_NPX, retain_graph=True)
+            if not back_NPH.requires_grad:  # prefilling is no computation at all
+                return product_NPH
+            return product_NPH + grad(back_NPH, leaf_NPH, direction_NPH)[0]
+
+    def _prefill(self, prompts_NPH: Tensor) -> tuple[Tensor, PromptBank]:
+        """Compute once what the rows of each prompt share, with its graph down to a fresh leaf."""
+        mask_NP = self.mask_NP
+        if mask_NP is None:
+            mask_NP = prompts_NPH.new_ones(prompts_NPH.shape[:2]).bool()
+        with torch.enable_grad():
+            leaf_NPH = prompts_NPH.detach().requires_grad_()
+            return leaf_NPH, self.model.prefill(PromptBank(leaf_NPH, mask_NP))
 
     def _weighted(self, group: _Group) -> Tensor:
         """Each row's loss over the number of its prompt's rows: their sum is the sum of means."""
-        leaf_GPH = group.prompts_GPH
-        mask_GP = leaf_GPH.new_ones(leaf_GPH.shape[:2]).bool()
-        if self.mask_NP is not None:
-            mask_GP = self.mask_NP[group.owners]
         rows = [self.rows[i] for i in group.rows]
-        bank = PromptBank(leaf_GPH, mask_GP)
-        loss_B = row_losses(self.model, rows, bank, group.owner_B, self.loss, self.scoring)
+        loss_B = row_losses(self.model, rows, group.bank, group.owner_B, self.loss, self.scoring)
         return loss_B / self.rows_of_prompt_N[self.owner_B[group.rows]].to(loss_B)
 
     def _map(
-        self, work: Callable[[_Group], Any], prompts_NPH: Tensor
+        self, work: Callable[[_Group], Any], shared: PromptBank
     ) -> tuple[list[_Group], list[Any]]:
         """Work on groups of rows of like length; a group holds the prompts of its own rows only."""
 
         def one(group: _Group) -> Any:
             with torch.enable_grad():
-                leaf_GPH = prompts_NPH.detach()[group.owners].requires_grad_()
-                return work(replace(group, prompts_GPH=leaf_GPH))
+                return work(group)
 
         groups = []
-        for rows in by_length([row.size + prompts_NPH.shape[1] for row in self.rows]):
+        for rows in by_length(slots(self.rows, shared)):
             owners, owner_B = self.owner_B[rows].unique(return_inverse=True)
-            groups.append(_Group(rows, owners, owner_B, prompts_NPH))
+            leaf_GPX = shared.prompts_NPH.detach()[owners].requires_grad_()
+            bank = PromptBank(leaf_GPX, shared.mask_NP[owners], shared.deep)
+            groups.append(_Group(rows, owners, owner_B, bank))
         return groups, map_groups(one, groups, self.model.device)
 
 
@@ -175,14 +198,14 @@ class _Group:
     rows: list[int]
     owners: Tensor
     owner_B: Tensor
-    prompts_GPH: Tensor
+    bank: PromptBank
 
 
-def _gathered(prompts_NPH: Tensor, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:
-    total_NPH = torch.zeros_like(prompts_NPH)
-    for group, part_GPH in zip(groups, parts, strict=True):
-        total_NPH.index_add_(0, group.owners.to(part_GPH.device), part_GPH)
-    return total_NPH
+def _gathered(shared: PromptBank, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:
+    total_NPX = torch.zeros_like(shared.prompts_NPH)
+    for group, part_GPX in zip(groups, parts, strict=True):
+        total_NPX.index_add_(0, group.owners.to(part_GPX.device), part_GPX)
+    return total_NPX
 
 
 class _Differentiable(torch.autograd.Function):

@@ -112,6 +112,10 @@ class BaseModel(Protocol):
         """Turn rendered rows into tokens."""
         ...
 
+    def prefill(self, bank: PromptBank) -> PromptBank:
+        """Compute once what all rows under a prompt share; where that is nothing, return the bank."""
+        ...
+
     def score(
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:

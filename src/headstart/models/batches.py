@@ -35,6 +35,17 @@ def by_length(sizes: Sequence[int], budget: int = SLOTS) -> Iterator[list[int]]:
         yield group
 
 
+def slots(rows: Sequence[Encoded], bank: PromptBank | None) -> list[int]:
+    """Count the slots each row takes in a forward: its own, and its prompt's unless that was run before.
+
+    Example:
+        >>> slots([Encoded("a", (5, 6), ((7,),))], PromptBank.stack([torch.zeros(3, 4)]))
+        [5]
+    """
+    before = 0 if bank is None or bank.deep else bank.prompts_NPH.shape[1]
+    return [before + row.size for row in rows]
+
+
 def score_all(
     model: BaseModel,
     rows: Sequence[Encoded],
@@ -64,7 +75,9 @@ def score_all(
     logprob_RC = torch.zeros(len(rows), width)
     length_RC = torch.zeros(len(rows), width, dtype=torch.long)
     chosen = torch.tensor(list(prompt_of_row_B) if prompt_of_row_B is not None else [0] * len(rows))
-    prompt_length = bank.prompts_NPH.shape[1] if bank is not None else 0
+    if bank is not None:
+        with torch.inference_mode():
+            bank = model.prefill(bank)
 
     def score(group: list[int]) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
@@ -72,7 +85,7 @@ def score_all(
         progress(len(group))
         return scored
 
-    groups = list(by_length([row.size + prompt_length for row in rows]))
+    groups = list(by_length(slots(rows, bank)))
     for group, scored in zip(groups, map_groups(score, groups, model.device), strict=True):
         columns = scored[0].shape[1]
         logprob_RC[group, :columns] = scored[0].cpu()

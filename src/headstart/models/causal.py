@@ -1,8 +1,10 @@
-"""Causal language models: one forward scores all candidates of a row, the row encoded once.
+"""Causal language models: a prompt is run once for all its rows, a row once for all its candidates.
 
-The candidates' inner tokens stand behind the text as branches of a tree: each sees the text and its
-own candidate only, at the positions it would have alone. A one-token answer has no inner tokens, so
-the common case costs one pass over the text and scores at one position.
+No prompt vector sees the text behind it, so its keys and values are the same for every row: they are
+computed once (``prefill``), and rows start from them. The candidates' inner tokens stand behind the
+text as branches of a tree: each sees the text and its own candidate only, at the positions it would
+have alone. A one-token answer has no inner tokens, so the common case costs one pass over the text and
+scores at one position.
 """
 
 from __future__ import annotations
@@ -17,9 +19,9 @@ from torch import Tensor
 from headstart.models.base import Encoded, Limits
 from headstart.models.encode import answer_tokens, source_tokens, text_before_answer
 from headstart.models.frozen import Frozen
-from headstart.ops.attach import additive, attach, causal_visibility, positions
+from headstart.ops.attach import additive, causal_visibility, positions
 from headstart.ops.scores import answer_logprobs
-from headstart.prompts.bank import PromptBank, rows_of
+from headstart.prompts.bank import PromptBank
 from headstart.tasks.example import Rendered
 
 
@@ -101,6 +103,7 @@ class CausalModel(Frozen):
         """Hold a loaded network."""
         super().__init__(network, tokenizer, name, choices)
         self.max_length = _room(network.config)
+        self._cache_shapes: list[tuple[int, int]] = []
 
     def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
         """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
@@ -127,6 +130,54 @@ class CausalModel(Frozen):
             for row, answer, (tokens, cut) in zip(rendered, answers, sources, strict=True)
         ]
 
+    def prefill(self, bank: PromptBank) -> PromptBank:
+        """Run the prompts through the network once: every layer's keys and values, in float32 at least.
+
+        Args:
+            bank: N prompts [N, P, H]; gradients of any order reach them.
+
+        Returns:
+            The deep bank [N, P, X], X the sizes of all layers' keys and values together; a bank that
+            is deep already is returned as it is.
+        """
+        from transformers import DynamicCache
+
+        if bank.deep:
+            return bank
+        mask_NP = bank.mask_NP.to(self.device)
+        prompts_NPH = bank.prompts_NPH.to(self.embedding_VH)
+        none_N0 = torch.zeros(len(bank), 0, dtype=torch.long, device=self.device)
+        visible = causal_visibility(mask_NP, none_N0, none_N0)
+        cache: Any = DynamicCache()
+        self.network.base_model(
+            inputs_embeds=prompts_NPH,
+            attention_mask=additive(visible[:, None], prompts_NPH.dtype),
+            position_ids=positions(mask_NP),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
+        self._cache_shapes = [(part.shape[1], part.shape[3]) for part in parts]
+        flat = [part.transpose(1, 2).flatten(2) for part in parts]
+        deep_NPX = torch.cat(flat, dim=-1)
+        # rows add their gradients up here, in more digits than bfloat16 has
+        exact = torch.promote_types(deep_NPX.dtype, torch.float32)
+        return PromptBank(deep_NPX.to(exact), mask_NP, deep=True)
+
+    def _cache(self, deep_BPX: Tensor) -> Any:
+        """Give every layer its keys and values [B, heads, P, D]."""
+        from transformers import DynamicCache
+
+        sizes = [heads * size for heads, size in self._cache_shapes]
+        parts = [
+            part.unflatten(2, shape).transpose(1, 2)
+            for part, shape in zip(deep_BPX.split(sizes, dim=-1), self._cache_shapes, strict=True)
+        ]
+        cache = DynamicCache()
+        for layer, pair in enumerate(zip(parts[::2], parts[1::2], strict=True)):
+            cache.update(*pair, layer)
+        return cache
+
     def score(
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -152,30 +203,31 @@ class CausalModel(Frozen):
     def _hidden(
         self, packed: Packed, bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Run the network once; return its last hidden states [B, S+E, H] and the scored slots [B, Q]."""
+        """Run the texts; return the last hidden states [B, T+E, H] and the scored slots [B, Q]."""
         embed, device = self.network.get_input_embeddings(), self.device
-        text_BTH = embed(packed.tokens_BT.to(device))
-        prompts_BPH, prompt_mask_BP = rows_of(bank, prompt_of_row_B, text_BTH)
-        joined_BSH, mask_BS = attach(
-            prompts_BPH, prompt_mask_BP, text_BTH, packed.mask_BT.to(device)
-        )
-        position_BS = positions(mask_BS)
-        E, branch_BE, depth_BE = packed.extra_BE.shape[1], packed.branch_BE, packed.depth_BE
-        if E:
-            joined_BSH = torch.cat([joined_BSH, embed(packed.extra_BE.to(device))], dim=1)
-            extra_position_BE = mask_BS.sum(-1, keepdim=True) + depth_BE.to(device)
-            position_BS = torch.cat([position_BS, extra_position_BE], dim=1)
-        visible = causal_visibility(mask_BS, branch_BE.to(device), depth_BE.to(device))
+        text_mask_BT = packed.mask_BT.to(device)
+        slots_BSH = embed(torch.cat([packed.tokens_BT, packed.extra_BE], dim=1).to(device))
+        if bank is None or prompt_of_row_B is None:
+            cache, mask_BS = None, text_mask_BT
+        else:
+            deep_BPX, prompt_mask_BP = self.prefill(bank).rows(prompt_of_row_B)
+            cache = self._cache(deep_BPX.to(slots_BSH))
+            mask_BS = torch.cat([prompt_mask_BP.to(device), text_mask_BT], dim=1)
+        branch_BE, depth_BE = packed.branch_BE.to(device), packed.depth_BE.to(device)
+        visible = causal_visibility(mask_BS, branch_BE, depth_BE)
+        extra_position_BE = mask_BS.sum(-1, keepdim=True) + depth_BE
+        position_BS = torch.cat([positions(mask_BS), extra_position_BE], dim=1)
+        P, T = mask_BS.shape[1] - text_mask_BT.shape[1], text_mask_BT.shape[1]
         hidden_BSH = self.network.base_model(
-            inputs_embeds=joined_BSH,
-            attention_mask=additive(visible[:, None], joined_BSH.dtype),
-            position_ids=position_BS,
-            use_cache=False,
+            inputs_embeds=slots_BSH,
+            attention_mask=additive(visible[:, None, P:], slots_BSH.dtype),
+            position_ids=position_BS[:, P:],
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
-        P, S = prompts_BPH.shape[1], mask_BS.shape[1]
-        last_B1 = P + packed.mask_BT.sum(-1, keepdim=True) - 1
-        extra_slots = torch.arange(S, S + E).expand(len(last_B1), E)
-        return hidden_BSH, torch.cat([last_B1, extra_slots], dim=1).to(device)
+        last_B1 = text_mask_BT.sum(-1, keepdim=True) - 1
+        extra_slots = torch.arange(T, T + branch_BE.shape[1], device=device)
+        return hidden_BSH, torch.cat([last_B1, extra_slots.expand(len(last_B1), -1)], dim=1)
 
 
 def _room(config: Any) -> int | None:

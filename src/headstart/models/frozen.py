@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from headstart.models.fingerprint import fingerprint_of
+from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import Fingerprint
 
 
@@ -46,6 +47,10 @@ class Frozen:
         """Embed a text without special tokens: [T, H] in float32."""
         tokens = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return self.embedding_VH[torch.tensor(tokens, device=self.device)].detach().float()
+
+    def prefill(self, bank: PromptBank) -> PromptBank:
+        """Return the bank: what the rows of a prompt share is up to the kind."""
+        return bank
 
     def fingerprint(self) -> Fingerprint:
         """Hash the weights and the tokenizer."""

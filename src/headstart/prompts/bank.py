@@ -19,6 +19,8 @@ class PromptBank:
     Attributes:
         prompts_NPH: The stacked prompts; gradients reach the tensors they were stacked from.
         mask_NP: True where a prompt vector stands.
+        deep: Whether a vector is the keys and values of every layer at its place, as
+            :meth:`~headstart.models.base.BaseModel.prefill` makes them, rather than an input embedding.
 
     Example:
         >>> bank = PromptBank.stack([torch.ones(2, 4), torch.ones(3, 4)])
@@ -30,6 +32,7 @@ class PromptBank:
 
     prompts_NPH: Tensor
     mask_NP: Tensor
+    deep: bool = False
 
     def __len__(self) -> int:
         """Return the number of prompts, N."""
