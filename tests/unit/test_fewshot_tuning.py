@@ -96,6 +96,24 @@ def test_the_best_prompt_on_dev_is_kept_not_the_last(model):
     assert best.dev_accuracy > dev_accuracy(model, last.prompt_PH, swapped)
 
 
+def test_only_a_learned_start_is_blended_with_what_tuning_made_of_it(model):
+    settings = FewShot(lr=0.1, num_steps=5, batch_size=4, blend=0.25)
+    sampled = runs_of(model)[0]
+    learned = replace(sampled, learned=True)
+    (all_of_it,), (part,) = (tune(model, [run], settings) for run in (sampled, learned))
+    way_PH = all_of_it.prompt_PH - sampled.start_PH
+    assert torch.allclose(part.prompt_PH, sampled.start_PH + 0.25 * way_PH, atol=1e-6)
+    assert way_PH.abs().max() > 0.1
+
+
+def test_the_dev_rows_judge_the_blended_prompt(model):
+    settings = FewShot(lr=0.05, num_steps=10, eval_every=5, blend=0.5)
+    dev = rows(model, 11, 50)
+    run = Run("r", start(model, 3, 1), rows(model, 20, 1), dev, 1, learned=True)
+    (best,) = tune(model, [run], settings)
+    assert dev_accuracy(model, best.prompt_PH, dev) == pytest.approx(best.dev_accuracy)
+
+
 def test_patience_ends_a_run_that_does_not_get_better(model):
     for patience in (1, 3):
         settings = FewShot(num_steps=30, eval_every=2, patience=patience)

@@ -36,6 +36,7 @@ class Run:
         dev: Labelled rows for early stopping; empty: a fixed number of steps.
         seed: Orders the rows.
         lr: Step size; ``None``: the settings'.
+        learned: Whether the start was itself learned; then the settings' ``blend`` holds.
 
     Example:
         >>> Run("r", torch.zeros(2, 4), [], seed=1).dev
@@ -48,6 +49,7 @@ class Run:
     dev: Sequence[Encoded] = ()
     seed: int = 0
     lr: float | None = None
+    learned: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -56,7 +58,8 @@ class Tuned:
 
     Attributes:
         name: The run's name.
-        prompt_PH: The tuned prompt [P, H]: the last one, or the best on the dev rows.
+        prompt_PH: The tuned prompt [P, H]: the last one, or the best on the dev rows; of a learned
+            start, blended with it.
         steps: Updates done.
         dev_accuracy: The best seen; ``None`` without dev rows.
         vitals: Loss, gradient norm and drift of every update, for the doctor.
@@ -120,12 +123,21 @@ def tune(
         stack.look_at_dev(0)  # a learned start may be the best there is
     run_loop(stack.step, settings.num_steps, events)
     seconds = time.perf_counter() - started
-    for result, prompt in zip(stack.results, stack.prompts, strict=True):
-        result.prompt_PH = (
-            prompt.detach().cpu() if result.dev_accuracy is None else result.prompt_PH
-        )
+    for result, blended_PH in zip(stack.results, stack.blended(), strict=True):
+        if result.dev_accuracy is None:
+            result.prompt_PH = blended_PH.cpu()
         result.seconds = seconds
     return stack.results
+
+
+def blend(start_PH: Tensor, tuned_PH: Tensor, part: float) -> Tensor:
+    """Go part of the way from a start to what tuning made of it (Wortsman et al. 2022, for weights).
+
+    Example:
+        >>> blend(torch.zeros(1, 2), torch.ones(1, 2), 0.25).tolist()
+        [[0.25, 0.25]]
+    """
+    return tuned_PH if part == 1 else start_PH + part * (tuned_PH - start_PH)
 
 
 def batches(run: Run, batch_size: int) -> Iterator[list[Encoded]]:
@@ -181,7 +193,8 @@ class _Stack:
     ) -> None:
         self.model, self.runs, self.settings, self.scoring = model, runs, settings, scoring
         device = model.device
-        self.prompts = [run.start_PH.float().to(device).clone().requires_grad_() for run in runs]
+        self.starts = [run.start_PH.float().to(device) for run in runs]
+        self.prompts = [start_PH.clone().requires_grad_() for start_PH in self.starts]
         self.streams = [batches(run, settings.batch_size) for run in runs]
         self.active = [True] * len(runs)
         scale = root_mean_square(model.embedding_VH.detach())
@@ -220,9 +233,7 @@ class _Stack:
         for n, norm, old in zip(chosen, norms, before, strict=True):
             result, prompt = self.results[n], self.prompts[n].detach()
             result.steps = index + 1
-            result.vitals.record(
-                float(loss_N[n]), norm, self.runs[n].start_PH.to(prompt.device), old, prompt
-            )
+            result.vitals.record(float(loss_N[n]), norm, self.starts[n], old, prompt)
 
     def look_at_dev(self, done: int) -> bool:
         """Score every active run's dev rows; keep the best prompt, end runs that went stale."""
@@ -231,7 +242,8 @@ class _Stack:
             return not any(self.active)
         rows = [row for n in chosen for row in self.runs[n].dev]
         owner = [n for n in chosen for _ in self.runs[n].dev]
-        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
+        prompts = self.blended()
+        bank = PromptBank.stack(prompts)
         scores_RC, gold_R = scored(self.model, rows, bank, owner, self.scoring)
         hit = scores_RC.argmax(-1) == gold_R
         for n in chosen:
@@ -239,12 +251,19 @@ class _Stack:
             best = self.results[n].dev_accuracy
             if best is None or accuracy > best:
                 self.results[n].dev_accuracy = accuracy
-                self.results[n].prompt_PH = self.prompts[n].detach().cpu().clone()
+                self.results[n].prompt_PH = prompts[n].cpu().clone()
                 self.stale[n] = 0
             else:
                 self.stale[n] += 1
             self.active[n] = self.stale[n] < self.settings.patience
         return not any(self.active)
+
+    def blended(self) -> list[Tensor]:
+        """Return what is kept of every run's prompt [P, H] as it is now."""
+        return [
+            blend(start_PH, prompt.detach(), self.settings.blend if run.learned else 1)
+            for run, start_PH, prompt in zip(self.runs, self.starts, self.prompts, strict=True)
+        ]
 
     def mean_loss(self) -> float:
         """Return the mean of the runs' last losses."""

@@ -63,6 +63,16 @@ def check_spec(spec: str) -> None:
         )
 
 
+def is_learned(spec: str) -> bool:
+    """Say whether a start comes from a learned prompt rather than from the model's embeddings.
+
+    Example:
+        >>> is_learned("headstart:sentiment"), is_learned("vocab")
+        (True, False)
+    """
+    return spec.partition(":")[0] in ("file", "headstart")
+
+
 def _vocabulary(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
     if argument and not (argument.isdigit() and int(argument) > 0):
         raise UsageError(

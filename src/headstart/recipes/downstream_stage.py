@@ -13,7 +13,7 @@ from headstart.config import FewShot, Scoring, Settings
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser
+from headstart.models.initial import initialiser, is_learned
 from headstart.models.load import load_model
 from headstart.prompts.files import read_card
 from headstart.recipes.results import Result, collect, judged
@@ -131,12 +131,11 @@ def tune_and_judge(
     for seed in settings.protocol.seeds:
         generator = torch.Generator().manual_seed(derive_seed(seed, "prompt"))
         start_PH = begin(length, generator)
-        runs.append(
-            Run(str(seed), start_PH, encode(rows.train[seed]), encode(rows.dev[seed]), seed)
-        )
+        shots, dev = encode(rows.train[seed]), encode(rows.dev[seed])
+        runs.append(Run(str(seed), start_PH, shots, dev, seed, learned=is_learned(spec)))
     tuned = tune(model, runs, train, progress=note)
     prompts = [result.prompt_PH for result in tuned]
-    if settings.untuned and start.stage is not None:
+    if settings.untuned and is_learned(spec):
         prompts.append(runs[0].start_PH)
     scores_NRC = scores_under(model, encode(rows.test), prompts, Scoring())
     gold = [str(row.label) for row in rows.test]

@@ -18,7 +18,7 @@ from headstart.learn.choose_start import choose_start
 from headstart.learn.doctor import diagnose
 from headstart.learn.fewshot import Run, Tuned, learning_rate, tune
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser
+from headstart.models.initial import initialiser, is_learned
 from headstart.prompts.files import Fingerprint, PromptCard, storage_errors
 from headstart.prompts.prompt import SoftPrompt
 from headstart.prompts.shipped import fitting_starts
@@ -122,7 +122,8 @@ def tune_seeds(
         train = _chosen(row_of, shots.train)
         starts = begin(seed)
         init, _ = choose_start(model, starts, train[:CHOICE_ROWS], settings.scoring)
-        run = Run(f"seed-{seed}", starts[init], train, _chosen(row_of, shots.dev), seed)
+        dev = _chosen(row_of, shots.dev)
+        run = Run(f"seed-{seed}", starts[init], train, dev, seed, learned=is_learned(init))
         runs.append(run)
         inits.append(init)
     results = tune(model, runs, settings.train, settings.scoring, progress)
