@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headstart.errors import UsageError
+from headstart.errors import DataError, UsageError
 from headstart.models.packaged_encoder import packaged_encoder
 from headstart.prompts.files import load_prompt
 from headstart.recipes.engine import run_recipe
@@ -167,6 +167,67 @@ def contents(folder):
         for path in files
         if path.name not in ("manifest.json", "started.json") and path.parts[-2] != "teacher"
     }
+
+
+def stage_on(tmp_path, data, stage):
+    """Run one stage of a recipe of its own; return its folder."""
+    tmp_path.mkdir(exist_ok=True)
+    path = tmp_path / "one.yaml"
+    path.write_text(yaml.safe_dump({"name": "one", "base_model": "tiny-causal", "stages": stage}))
+    run_recipe(load_recipe(path, KINDS, data=Path(data)), tmp_path / "out")
+    return tmp_path / "out"
+
+
+def test_a_balanced_teacher_learns_from_as_many_rows_of_every_label(tmp_path, data):
+    rows = [json.loads(line) for line in (data / "labelled.jsonl").read_text().splitlines()]
+    few = [row for i, row in enumerate(rows) if row["label"] or i % 4 == 0]
+    (tmp_path / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
+    settings = {
+        "kind": "teacher", "train": [str(tmp_path / "few.jsonl"), "target.jsonl"],
+        "dev": "target.jsonl", "test": "target.jsonl", "balance": True,
+        "teacher": {"encoder": "tiny", "epochs": 1},
+    }  # fmt: skip
+    out = stage_on(tmp_path, data, {"teacher": settings})
+    card = json.loads((out / "teacher/teacher/teacher.json").read_text())
+    assert card["data"]["train"]["labels"] == {"0": 32, "1": 32}
+
+
+def test_no_corpus_crowds_out_another_and_long_texts_may_keep_their_end(tmp_path, data):
+    settings = {
+        "kind": "labelled", "max_words": 3,
+        "sources": {
+            "starts": {"file": "labelled.jsonl", "size": 4},
+            "ends": {"file": "labelled.jsonl", "size": 4, "cut": "end"},
+        },
+    }  # fmt: skip
+    out = stage_on(tmp_path, data, {"source": settings})
+    rows = [json.loads(line) for line in (out / "source/rows.jsonl").read_text().splitlines()]
+    texts = {
+        name: [row["text"] for row in rows if row["source"] == name] for name in ("starts", "ends")
+    }
+    assert all(text.startswith("The ") and text.endswith(" was") for text in texts["starts"])
+    assert all(text.endswith(".") and len(text.split()) == 3 for text in texts["ends"])
+
+
+def test_a_file_of_many_tasks_becomes_a_source_for_each_with_its_question(tmp_path, data):
+    lines = [
+        {"set": name, "text": f"{name}\n{word}", "label": "yn"[i % 2]}
+        for name in ("a", "b", "c")
+        for i, word in enumerate(["apple", "pear", "plum", "a word too many"])
+    ]
+    path = tmp_path / "many.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    many = {"file": str(path), "by": ["set"], "only": ["a", "c"], "cut": "drop", "question": " ?"}
+    stage = {"kind": "labelled", "max_words": 3, "sources": {"many": many}}
+    out = stage_on(tmp_path, data, {"source": stage})
+    rows = [json.loads(line) for line in (out / "source/rows.jsonl").read_text().splitlines()]
+    assert {row["source"] for row in rows} == {"many/a", "many/c"}
+    assert sorted(row["text"] for row in rows if row["source"] == "many/a") == [
+        f"a\n{word} ?" for word in ("apple", "pear", "plum")
+    ]
+    stage["sources"]["many"] = many | {"only": ["a", "d"]}
+    with pytest.raises(DataError, match="only: no row has 'd' in set"):
+        stage_on(tmp_path / "again", data, {"source": stage})
 
 
 class Killed(Exception):

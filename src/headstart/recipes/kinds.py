@@ -7,9 +7,10 @@ from headstart.recipes.map_stage import CLUSTER_MAP
 from headstart.recipes.meta_stage import META_TRAIN
 from headstart.recipes.rivals_stage import RIVALS_KIND
 from headstart.recipes.ship_stage import SHIP
-from headstart.recipes.source_stages import CLUSTER, LABELLED, PSEUDO_LABEL, TEACHER
+from headstart.recipes.source_stages import CLUSTER, LABELLED, PSEUDO_LABEL
 from headstart.recipes.stages import table_of
 from headstart.recipes.table_stage import CURVE, TABLE
+from headstart.recipes.teacher_stage import TEACHER
 
 KINDS = table_of(
     *(TEACHER, PSEUDO_LABEL, LABELLED, CLUSTER, CLUSTER_MAP, META_TRAIN),

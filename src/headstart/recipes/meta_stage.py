@@ -42,7 +42,9 @@ class MetaStage(Settings):
         template: Asks the question.
         views: One or more readings of the labels, each from label to label word; labels with one word are
             one class, and a label without a word is left out. Every view of every cluster is a task
-            of its own: the same rows as five classes, as three, and as two.
+            of its own: the same rows as five classes, as three, and as two. None: labels are words.
+        all_words: Whether a word that none of a cluster's rows has is a candidate there all the same, as
+            in paper B, whose verbaliser is fixed; clusters of one label are tasks only then.
         init: Where the start begins: any initialiser.
         prompt_length: Vectors of the prompt, P; paper B: 100.
         max_length: Truncate longer rows to this many tokens, prompt included.
@@ -56,7 +58,8 @@ class MetaStage(Settings):
 
     tasks: Annotated[StageRef, of_kind("cluster")]
     template: str = IT_WAS
-    views: tuple[dict[str, str], ...] = pydantic.Field(min_length=1)
+    views: tuple[dict[str, str], ...] = ()
+    all_words: bool = False
     init: str = "vocab"
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(96, ge=8)
@@ -88,10 +91,12 @@ def meta_tasks(
     template: str,
     views: Sequence[Mapping[str, str]],
     at_least: int,
+    all_words: bool = False,
 ) -> tuple[list[MetaTask], list[str]]:
     """Make a task of every view of every cluster; those with fewer than ``at_least`` rows are left out.
 
-    A word that no row of a cluster has is no candidate there; views that then are alike are one task.
+    A word that no row of a cluster has is no candidate there, unless ``all_words``; views that then are
+    alike are one task. Without views, labels are their own words.
 
     Returns:
         The tasks, and the names of those that were left out.
@@ -106,6 +111,9 @@ def meta_tasks(
         >>> [task.name for task in made], left_out
         (['food/3'], ['food/2'])
     """
+    views = views or [
+        {str(row.label): str(row.label) for rows in clusters.values() for row in rows}
+    ]
     made, left_out = [], []
     for name, rows in clusters.items():
         seen = set()
@@ -114,7 +122,9 @@ def meta_tasks(
                 replace(row, label=view[str(row.label)]) for row in rows if str(row.label) in view
             ]
             there = {row.label for row in found}
-            words = tuple(word for word in dict.fromkeys(view.values()) if word in there)
+            words = tuple(
+                word for word in dict.fromkeys(view.values()) if all_words or word in there
+            )
             label = f"{name}/{len(words)}"
             if words in seen:
                 continue
@@ -137,7 +147,9 @@ def run_meta_train(context: Context[MetaStage]) -> None:
     model = load_model(context.base_model)
     needed = settings.train.num_validation + settings.train.num_support + settings.train.num_query
     clusters = read_clusters(context.inputs[settings.tasks], settings.max_rows)
-    tasks, left_out = meta_tasks(clusters, settings.template, settings.views, needed)
+    tasks, left_out = meta_tasks(
+        clusters, settings.template, settings.views, needed, settings.all_words
+    )
     limits = Limits(settings.max_length, settings.prompt_length)
     encoded = [
         model.encode([task.task.render(row) for row in task.examples], limits) for task in tasks

@@ -1,4 +1,4 @@
-"""The stages that make meta-training data: a teacher, its pseudo-labels, labelled sources, clusters."""
+"""The stages that make meta-training data: pseudo-labels, labelled sources, clusters."""
 
 from __future__ import annotations
 
@@ -7,111 +7,34 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
 
 from headstart.config import Settings
-from headstart.errors import DataError
+from headstart.errors import DataError, did_you_mean
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
-from headstart.recipes.targets import Target, fixed_rows, stream_rows
-from headstart.seeds import derive_seed
+from headstart.recipes.targets import stream_rows
 from headstart.sources.cluster import SourceRows, make_clusters
 from headstart.sources.cluster_cards import cluster_report, to_markdown
 from headstart.sources.corpus import PassageSettings, passages
 from headstart.sources.embed import embed
-from headstart.sources.judge import judge_teacher
 from headstart.sources.labels_file import PseudoLabel, read_labels
 from headstart.sources.pseudo_label import pseudo_label
 from headstart.sources.selection import SelectionReport, SelectionSettings, select
 from headstart.sources.small_clusters import merge_small
-from headstart.sources.teacher import Teacher, TeacherSettings
-from headstart.sources.train_teacher import train_teacher
+from headstart.sources.teacher import Teacher
 from headstart.tasks.example import Example
-from headstart.tasks.readers import label_names, read_all
+from headstart.tasks.readers import read_all
 from headstart.tasks.relabel import relabel
 
 ROWS = "rows.jsonl"
 
 Embedder = Callable[[Sequence[str]], np.ndarray]
-
-
-class JudgedOn(Settings):
-    """A target task that a teacher is judged on: its zero-shot accuracy is a baseline and a leak check.
-
-    Attributes:
-        target: The task.
-        label_map: Teacher label to target label, or null. Default: they are the same.
-        num_test: Fixed test rows; ``None``: all.
-
-    Example:
-        >>> target = {"train": "a.jsonl", "test": "b.jsonl", "words": {"0": "bad", "1": "good"}}
-        >>> JudgedOn(target=target).num_test
-        400
-    """
-
-    target: Target
-    label_map: dict[str, str | None] | None = None
-    num_test: int | None = pydantic.Field(400, ge=1)
-
-
-class TeacherStage(Settings):
-    """What the stage ``teacher`` may be told.
-
-    Attributes:
-        train: Labelled rows to learn from.
-        dev: Rows that choose the checkpoint; ``None``: ``dev_rows`` of ``train``, drawn and left out of it.
-        dev_rows: See ``dev``.
-        test: Its own held-out rows.
-        text: The column of the text.
-        max_rows: Rows of ``train`` to use, drawn; ``None``: all.
-        targets: The target tasks to judge it on, by name.
-        teacher: Encoder and training; its seed is the recipe's.
-
-    Example:
-        >>> TeacherStage(train="a.jsonl", test="c.jsonl").teacher.encoder
-        'minilm'
-    """
-
-    train: DataFile
-    dev: DataFile | None = None
-    dev_rows: int = pydantic.Field(1000, ge=1)
-    test: DataFile
-    text: str = "text"
-    max_rows: int | None = pydantic.Field(None, ge=1)
-    targets: dict[str, JudgedOn] = pydantic.Field({})
-    teacher: TeacherSettings = TeacherSettings(encoder="minilm")
-
-
-def run_teacher(context: Context[TeacherStage]) -> None:
-    """Train a teacher; write it and how good and how calibrated it is on its own rows and on every target."""
-    settings = context.settings
-    train, test = (
-        list(stream_rows(context.data[name], settings.text))
-        for name in (settings.train, settings.test)
-    )
-    train = _shuffled(train, context.seed)
-    if settings.dev is None:
-        dev, train = train[: settings.dev_rows], train[settings.dev_rows :]
-    else:
-        dev = list(stream_rows(context.data[settings.dev], settings.text))
-    plan = settings.teacher.model_copy(update={"seed": context.seed})
-    teacher = train_teacher(
-        train[: settings.max_rows],
-        dev,
-        label_names([*train, *dev]),
-        plan,
-        context.folder / "teacher",
-        lambda done, total: context.progress("training", done, total),
-    )
-    found = {"own": judge_teacher(teacher, test)}
-    for name, judged in settings.targets.items():
-        rows = fixed_rows(judged.target.read(context.data[judged.target.test]), judged.num_test)
-        found[name] = judge_teacher(teacher, rows, judged.label_map)
-    write_whole(context.folder / "judged.json", to_json(found))
 
 
 class PseudoLabelStage(Settings):
@@ -122,6 +45,8 @@ class PseudoLabelStage(Settings):
         corpora: Unlabelled documents.
         text: Their column of the text.
         max_documents: Documents to read of each corpus; ``None``: all.
+        max_passages: Passages to label of each corpus; ``None``: all. Corpora of long documents then do
+            not crowd out the others.
         passages: How documents are cut.
         select: Which pseudo-labelled passages are kept.
         held_out: Files whose texts no kept passage may share: the targets' test rows.
@@ -135,6 +60,7 @@ class PseudoLabelStage(Settings):
     corpora: tuple[DataFile, ...] = pydantic.Field(min_length=1)
     text: str = "text"
     max_documents: int | None = pydantic.Field(None, ge=1)
+    max_passages: int | None = pydantic.Field(None, ge=1)
     passages: PassageSettings = PassageSettings()
     select: SelectionSettings = SelectionSettings(top=0.5)
     held_out: tuple[DataFile, ...] = ()
@@ -145,18 +71,16 @@ def run_pseudo_label(context: Context[PseudoLabelStage]) -> None:
     settings = context.settings
     teacher = Teacher.load(context.inputs[settings.teacher] / "teacher")
 
-    def documents() -> Iterator[Example]:
+    def cut() -> Iterator[Example]:
         for name in settings.corpora:
             rows = stream_rows(context.data[name], settings.text, None)
-            for count, row in enumerate(rows):
-                if settings.max_documents is not None and count >= settings.max_documents:
-                    break
-                yield row
+            documents = islice(rows, settings.max_documents)
+            yield from islice(passages(documents, settings.passages), settings.max_passages)
 
     folder = context.folder / "labels"
     pseudo_label(
         teacher,
-        passages(documents(), settings.passages),
+        cut(),
         folder,
         corpus={"corpora": list(settings.corpora), "passages": settings.passages.model_dump()},
         progress=lambda done: context.progress("labelling", done),
@@ -177,7 +101,13 @@ class LabelledSource(Settings):
         label: Their column of the label.
         bins: Cuts of a numeric label: below the first is ``0``, up to the second ``1``, and so on.
         relabel: Label, or bin, to the label it gets; null leaves its rows out. Default: as they are.
-        size: Rows to keep, as equally per label as it divides; ``None``: all.
+        by: Columns whose values make sources of their own, called ``NAME/value/value``, e.g. data set and
+            template of P3.
+        only: Of those, the ones that are kept, by their values (``glue_mrpc/equivalent``). Default: all.
+        size: Rows of each source to keep, as equally per label as it divides; ``None``: all.
+        cut: Which part of a longer text is kept: its ``start``, its ``end``, where long reviews come to
+            their verdict, or none of it (``drop``), where the question stands in the text.
+        question: What follows every text, e.g. a line that asks for the label.
 
     Example:
         >>> LabelledSource(file="tweets.jsonl", label="score", bins=(-1, 1)).size is None
@@ -189,7 +119,17 @@ class LabelledSource(Settings):
     label: str = "label"
     bins: tuple[float, ...] = ()
     relabel: dict[str, str | None] | None = None
+    by: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     size: int | None = pydantic.Field(None, ge=1)
+    cut: Literal["start", "end", "drop"] = "start"
+    question: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _only_of_several(self) -> LabelledSource:
+        if self.only and not self.by:
+            raise ValueError("only chooses among the sources that by makes; give by too")
+        return self
 
 
 class LabelledStage(Settings):
@@ -199,7 +139,7 @@ class LabelledStage(Settings):
         sources: Files by name; the name becomes the column ``source``.
         text: The column of the text in the held-out files.
         min_words: Shorter texts are dropped.
-        max_words: Longer texts are cut after so many words; ``None``: whole.
+        max_words: Longer texts are cut to so many words; ``None``: whole.
         leak_words: A row that has this many words in a row in common with a held-out text is dropped.
         held_out: Files whose texts no kept row may share: the targets' test rows.
 
@@ -223,21 +163,54 @@ def run_labelled(context: Context[LabelledStage]) -> None:
     reports: dict[str, Any] = {}
     for name, source in settings.sources.items():
         left_out: Counter[str] = Counter()
-        given = [
-            _sure(row, settings.max_words)
-            for row in read_labelled(source, context.data[source.file], left_out)
-        ]
-        plan = SelectionSettings(
-            min_words=settings.min_words,
-            leak_words=settings.leak_words,
-            size=source.size,
-            seed=context.seed,
-        )
-        labels = sorted({row.label for row in given})
-        kept, report = select(partial(iter, given), labels, plan, held_out)
-        reports[name] = {**report.model_dump(), "left_out_labels": dict(left_out)}
-        rows += [_row(f"{name}/{row.id}", row.text, row.label, source=name) for row in kept]
+        read = read_labelled(source, context.data[source.file], left_out)
+        for values, found in by_values(read, source).items():
+            full = "/".join((name, *values))
+            given = list(filter(None, (_sure(row, settings.max_words, source) for row in found)))
+            plan = SelectionSettings(
+                min_words=settings.min_words,
+                leak_words=settings.leak_words,
+                size=source.size,
+                seed=context.seed,
+            )
+            labels = sorted({row.label for row in given})
+            kept, report = select(partial(iter, given), labels, plan, held_out)
+            reports[full] = {**report.model_dump(), "left_out_labels": dict(left_out)}
+            rows += [
+                _row(f"{name}/{row.id}", row.text + source.question, row.label, source=full)
+                for row in kept
+            ]
     _write_rows(context.folder, rows, reports)
+
+
+def by_values(
+    rows: Iterable[Example], source: LabelledSource
+) -> dict[tuple[str, ...], list[Example]]:
+    """Sort rows by the values of the columns ``by``; without any, all rows are one source.
+
+    Raises:
+        DataError: A name in ``only`` that no row has, with a suggestion.
+
+    Example:
+        >>> rows = [Example(str(i), {"text": "t", "set": "ab"[i % 2]}, "x") for i in range(3)]
+        >>> source = LabelledSource(file="a.jsonl", by=["set"], only=["b"])
+        >>> {values: len(found) for values, found in by_values(rows, source).items()}
+        {('b',): 1}
+    """
+    groups: dict[tuple[str, ...], list[Example]] = {}
+    for row in rows:
+        values = tuple(str(row.fields[column]) for column in source.by)
+        groups.setdefault(values, []).append(row)
+    if not source.only:
+        return groups
+    names = {"/".join(values): values for values in groups}
+    for name in source.only:
+        if name not in names:
+            raise DataError(
+                f"{source.file}: only: no row has '{name}' in {', '.join(source.by)}"
+                f"{did_you_mean(name, names)}"
+            )
+    return {names[name]: groups[names[name]] for name in source.only}
 
 
 def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> list[Example]:
@@ -259,9 +232,12 @@ def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> 
         >>> [row.label for row in read_labelled(source, str(path), Counter())]
         ['0', '1']
     """
+    columns = {"text": source.text, **{column: column for column in source.by}}
     if source.bins:
-        columns = {"text": source.text, "number": source.label}
+        columns["number"] = source.label
         rows = [_binned(row, source.bins) for row in read_all(path, label=None, columns=columns)]
+    elif source.by:
+        rows = read_all(path, label=source.label, columns=columns)
     else:
         rows = list(stream_rows(path, source.text, source.label))
     return rows if source.relabel is None else list(relabel(rows, source.relabel, left_out))
@@ -270,7 +246,7 @@ def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> 
 def _binned(row: Example, bins: Sequence[float]) -> Example:
     number = row.fields["number"]
     try:
-        return Example(row.id, {"text": row.fields["text"]}, str(bisect_right(bins, float(number))))
+        return Example(row.id, row.fields, str(bisect_right(bins, float(number))))
     except (TypeError, ValueError):
         raise DataError(
             f"{row.id}: the label {number!r} is no number, and bins were given; take bins away"
@@ -353,13 +329,14 @@ def _held_out(context: Context[Any]) -> dict[str, list[str]]:
     }
 
 
-def _shuffled(rows: list[Example], seed: int) -> list[Example]:
-    generator = np.random.default_rng(derive_seed(seed, "teacher rows"))
-    return [rows[i] for i in generator.permutation(len(rows))]
-
-
-def _sure(row: Example, max_words: int | None) -> PseudoLabel:
-    text = " ".join(str(row.fields["text"]).split()[:max_words])
+def _sure(row: Example, max_words: int | None, source: LabelledSource) -> PseudoLabel | None:
+    text = str(row.fields["text"])
+    words = text.split()
+    if source.cut == "drop":  # what is kept keeps its lines too
+        if max_words is not None and len(words) > max_words:
+            return None
+    else:
+        text = " ".join(words[:max_words] if source.cut == "start" else words[-(max_words or 0) :])
     return PseudoLabel(row.id, text, str(row.label), 1.0, ())
 
 
@@ -376,7 +353,6 @@ def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], report: Any = None
     write_whole(folder / ROWS, "".join(lines))
 
 
-TEACHER = StageKind("teacher", 1, TeacherStage, run_teacher, uses_model=False)
 PSEUDO_LABEL = StageKind("pseudo-label", 1, PseudoLabelStage, run_pseudo_label, uses_model=False)
 LABELLED = StageKind("labelled", 1, LabelledStage, run_labelled, uses_model=False)
 CLUSTER = StageKind("cluster", 1, ClusterStage, run_cluster, uses_model=False)
