@@ -186,6 +186,8 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = answer(*words, "--out", "runs/demo")  # again: the earlier result is replaced
     assert [each["test_rows"] for each in result["tasks"]] == [90]
     assert len(result["tasks"][0]["fresh"]) == 3
+    assert result["tasks"][0]["headstart"] == "vocab"  # no learned start fits the tiny model
+    assert 0 <= result["tasks"][0]["tuned_from_headstart"]["accuracy"] <= 1
 
 
 def test_doctor() -> None:

@@ -172,6 +172,9 @@ def _run_task(
             output, f"{name}: testing without a prompt", replace(study, prompts=()), question
         )
         summary = write_study(scratch, tuning, judged)
+    learned = settings.model_copy(update={"init": "headstart"})
+    twin = tune_rows(output, base, question, learned, command, f"{name}, learned start: ")
+    ahead = _judge(output, f"{name}: testing the learned start", twin.study(), question)
     output.note(
         f"{name}: accuracy {bare.ensemble['accuracy']:.3f} -> {judged.ensemble['accuracy']:.3f}"
     )
@@ -182,6 +185,8 @@ def _run_task(
         "test_rows": len(question.test),
         "zero_shot": bare.ensemble,
         "tuned": judged.ensemble,
+        "tuned_from_headstart": ahead.ensemble,
+        "headstart": twin.results[0].prompt.spec.init,
         "seconds": round(seconds, 1),
         "prompt_bytes": summary["prompt_bytes"],
         "advice": summary["seeds"][0]["advice"],
@@ -229,7 +234,8 @@ def _classify(study: Study, name: str) -> list[dict[str, Any]]:
 
 
 def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> None:
-    header = ["task", "classes", "test rows", "zero-shot", "tuned", "seconds", "prompt file"]
+    header = ["task", "classes", "test rows", "zero-shot", "tuned", "from headstart"]
+    header += ["seconds", "prompt file"]
     rows = [
         [
             each["task"],
@@ -237,6 +243,7 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
             each["test_rows"],
             each["zero_shot"]["accuracy"],
             each["tuned"]["accuracy"],
+            each["tuned_from_headstart"]["accuracy"],
             f"{each['seconds']:.1f}",
             f"{each['prompt_bytes'] / 1024:.0f} KB",
         ]
@@ -245,7 +252,11 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
     output.table(header, rows)
     used = " or ".join(sorted({str(each["labels_used"]) for each in results}))
     output.say(
-        "", f"accuracy on the test rows, from {used} labels each; {seconds:.0f} s in all", ""
+        "",
+        f"accuracy on the test rows, from {used} labels each; {seconds:.0f} s in all",
+        "tuned: the prompt started from the task in words; from headstart: from "
+        + ", ".join(str(each["headstart"]) for each in results),
+        "",
     )
     output.say("sentences that are in no file:")
     for each in results:
