@@ -93,7 +93,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         clip_norm: float = _TRAIN.clip_norm,
         weight_decay: float = _TRAIN.weight_decay,
         loss: str = _TRAIN.loss,
-        blend: float = _TRAIN.blend,
+        start_worth: float = _TRAIN.start_worth,
         eval_every: int = _TRAIN.eval_every,
         patience: int = _TRAIN.patience,
         rule: str = _SCORING.rule,
@@ -122,7 +122,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.clip_norm = clip_norm
         self.weight_decay = weight_decay
         self.loss = loss
-        self.blend = blend
+        self.start_worth = start_worth
         self.eval_every = eval_every
         self.patience = patience
         self.rule = rule

@@ -61,9 +61,9 @@ class FewShot(Settings):
         clip_norm: Largest gradient norm of one prompt; longer ones are scaled to it.
         weight_decay: Decoupled weight decay.
         loss: ``candidates`` (cross-entropy among the candidates) or ``tokens`` (of the gold answer).
-        blend: How far from a learned start the prompt goes, as part of the way that tuning went: few
-            labels are soon overfitted, and the start knows more rows than they are. 1: all the way,
-            as prompts go whose start was not learned.
+        start_worth: How many labels a learned start is worth against the run's own n: of the way that tuning
+            went from it, ``n / (n + start_worth)`` is kept, since a few labels are soon overfitted. 0: all
+            of it, as of starts that were not learned.
         eval_every: Updates between looks at the dev rows, where there are any; the first look is at the
             start itself.
         patience: Looks without a better dev accuracy before a run ends; the best prompt is kept.
@@ -83,7 +83,7 @@ class FewShot(Settings):
     clip_norm: float = pydantic.Field(1.0, gt=0)
     weight_decay: float = pydantic.Field(0.0, ge=0)
     loss: Literal["candidates", "tokens"] = "candidates"
-    blend: float = pydantic.Field(0.3, ge=0, le=1)
+    start_worth: float = pydantic.Field(80.0, ge=0)
     eval_every: int = pydantic.Field(10, ge=1)
     patience: int = pydantic.Field(6, ge=1)
 

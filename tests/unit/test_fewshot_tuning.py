@@ -97,7 +97,7 @@ def test_the_best_prompt_on_dev_is_kept_not_the_last(model):
 
 
 def test_only_a_learned_start_is_blended_with_what_tuning_made_of_it(model):
-    settings = FewShot(lr=0.1, num_steps=5, batch_size=4, blend=0.25)
+    settings = FewShot(lr=0.1, num_steps=5, batch_size=4, start_worth=27)
     sampled = runs_of(model)[0]
     learned = replace(sampled, learned=True)
     (all_of_it,), (part,) = (tune(model, [run], settings) for run in (sampled, learned))
@@ -107,7 +107,7 @@ def test_only_a_learned_start_is_blended_with_what_tuning_made_of_it(model):
 
 
 def test_the_dev_rows_judge_the_blended_prompt(model):
-    settings = FewShot(lr=0.05, num_steps=10, eval_every=5, blend=0.5)
+    settings = FewShot(lr=0.05, num_steps=10, eval_every=5, start_worth=20)
     dev = rows(model, 11, 50)
     run = Run("r", start(model, 3, 1), rows(model, 20, 1), dev, 1, learned=True)
     (best,) = tune(model, [run], settings)

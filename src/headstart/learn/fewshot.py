@@ -36,7 +36,7 @@ class Run:
         dev: Labelled rows for early stopping; empty: a fixed number of steps.
         seed: Orders the rows.
         lr: Step size; ``None``: the settings'.
-        learned: Whether the start was itself learned; then the settings' ``blend`` holds.
+        learned: Whether the start was itself learned; then the settings' ``start_worth`` holds.
 
     Example:
         >>> Run("r", torch.zeros(2, 4), [], seed=1).dev
@@ -138,6 +138,17 @@ def blend(start_PH: Tensor, tuned_PH: Tensor, part: float) -> Tensor:
         [[0.25, 0.25]]
     """
     return tuned_PH if part == 1 else start_PH + part * (tuned_PH - start_PH)
+
+
+def kept_part(run: Run, start_worth: float) -> float:
+    """Return the part of the way from its start that a run keeps: all, unless the start was learned.
+
+    Example:
+        >>> run = Run("r", torch.zeros(1, 2), [Encoded("a", (5,), ((7,),), target=0)] * 40, learned=True)
+        >>> kept_part(run, 80) == 40 / 120
+        True
+    """
+    return len(run.train) / (len(run.train) + start_worth) if run.learned and run.train else 1.0
 
 
 def batches(run: Run, batch_size: int) -> Iterator[list[Encoded]]:
@@ -261,7 +272,7 @@ class _Stack:
     def blended(self) -> list[Tensor]:
         """Return what is kept of every run's prompt [P, H] as it is now."""
         return [
-            blend(start_PH, prompt.detach(), self.settings.blend if run.learned else 1)
+            blend(start_PH, prompt.detach(), kept_part(run, self.settings.start_worth))
             for run, start_PH, prompt in zip(self.runs, self.starts, self.prompts, strict=True)
         ]
 
