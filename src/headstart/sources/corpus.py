@@ -9,14 +9,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import pydantic
 
 from headstart.config import Settings
 from headstart.errors import DataError
 from headstart.tasks.example import Example
-from headstart.tasks.readers import read_examples
 
 OPENERS, CLOSERS = "\"'“‘([«", "\"'”’)]»"
 
@@ -112,38 +110,6 @@ class PassageSettings(Settings):
 
 
 SHORT = PassageSettings()
-
-
-def read_documents(
-    source: str | Path,
-    *,
-    field: str = "text",
-    id_column: str | None = None,
-    split: str | None = None,
-) -> Iterator[Example]:
-    r"""Stream unlabelled documents; each example's one field is ``text``.
-
-    Args:
-        source: What ``read_examples`` reads: CSV, TSV, JSON lines, Parquet, text with one document a
-            line, a Hub data set.
-        field: The column that holds the text. Default ``"text"``, as text files call it.
-        id_column: The column that names each document. Default None: ``file:number``, from 1.
-        split: The split of a Hub data set. Default None: ``"train"``.
-
-    Raises:
-        DataError: The source cannot be found or read, or a row has no text.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "news.txt")
-        ...     _ = path.write_text("First one.\n\nSecond one.\n")
-        ...     [(document.id, text_of(document)) for document in read_documents(path)]
-        [('news.txt:1', 'First one.'), ('news.txt:3', 'Second one.')]
-    """
-    return read_examples(
-        source, label=None, columns={"text": field}, id_column=id_column, split=split
-    )
 
 
 def text_of(example: Example) -> str:

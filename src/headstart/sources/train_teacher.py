@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from headstart.errors import DataError, UsageError
+from headstart.models.processes import own_device
 from headstart.prompts.files import storage_errors
 from headstart.seeds import derive_seed
 from headstart.sources.corpus import text_of
@@ -25,8 +26,7 @@ from headstart.sources.encoders import (
     encode,
     in_bfloat16,
     load_classifier,
-    own_device,
-    pad,
+    padded,
     quiet,
 )
 from headstart.sources.judge import judge_teacher
@@ -171,7 +171,7 @@ def _fit(
     def collate(batch: Sequence[tuple[str, int]]) -> dict[str, torch.Tensor]:
         tokens = encode(tokenizer, [text for text, _ in batch], settings.max_length)
         gold_B = torch.tensor([label for _, label in batch])
-        return {**pad(tokens, tokenizer.pad_token_id), "labels": gold_B}
+        return {**padded(tokens, tokenizer.pad_token_id), "labels": gold_B}
 
     arguments = _arguments(settings, math.ceil(len(order) / settings.batch_size), folder)
     with storage_errors(folder), quiet():
