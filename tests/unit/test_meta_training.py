@@ -13,7 +13,7 @@ from headstart.config import MetaTrain
 from headstart.errors import DataError, UsageError
 from headstart.learn.checkpoint import load_state
 from headstart.learn.doctor import diagnose_meta
-from headstart.learn.meta import STATE, meta_train
+from headstart.learn.meta import LOG, STATE, meta_train, read_log
 from headstart.learn.meta_look import split_tasks
 from headstart.models.base import Encoded
 from headstart.models.load import load_model
@@ -121,6 +121,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(model, tmp_path, me
     settings = MetaTrain(**QUICK, method=method, optimizer=optimizer, inner_lr=0.5, meta_lr=0.1)
     whole = meta_train(model, tasks(), start(model), settings, seed=4)
 
+    (tmp_path / LOG).write_text("of a run that was killed before its first state\n")
     for stop in (1, 2, 5):
 
         def die(done, record, stop=stop):
@@ -129,7 +130,10 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(model, tmp_path, me
 
         with pytest.raises(Killed):
             meta_train(model, tasks(), start(model), settings, 4, tmp_path, die)
+    with (tmp_path / LOG).open("a") as log:
+        log.write("killed between the log and the state\n")
     resumed = meta_train(model, tasks(), start(model), settings, 4, tmp_path)
+    assert len((tmp_path / LOG).read_text().splitlines()) == 6
     assert torch.equal(resumed.prompt_PH, whole.prompt_PH)
     assert (resumed.log, resumed.looks) == (whole.log, whole.looks)
     assert (resumed.steps, resumed.best_step, resumed.rows_seen) == (6, whole.best_step, 72)
@@ -202,4 +206,5 @@ def test_two_processes_equal_one(model, tmp_path, method):
     tensors, values = load_state(tmp_path / "two" / STATE)
     assert torch.allclose(tensors["best"], alone.prompt_PH, atol=1e-4)
     losses = [record["query_loss"] for record in alone.log]
-    assert [record["query_loss"] for record in values["log"]] == pytest.approx(losses, abs=1e-5)
+    log = read_log(tmp_path / "two" / LOG, values["steps"])
+    assert [record["query_loss"] for record in log] == pytest.approx(losses, abs=1e-5)

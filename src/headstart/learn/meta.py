@@ -7,6 +7,7 @@ model in one batch stream, and only the prompt is ever copied.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headstart.config import MetaTrain
-from headstart.errors import DataError, UsageError
+from headstart.errors import DataError, StorageError, UsageError
 from headstart.learn.checkpoint import load_state, save_state
 from headstart.learn.fewshot import schedule_factor
 from headstart.learn.loop import Event, run_loop
@@ -27,9 +28,10 @@ from headstart.learn.processes import is_first
 from headstart.models.base import BaseModel, Encoded
 from headstart.ops.initialise import root_mean_square
 from headstart.ops.inner_loop import UPDATES
+from headstart.prompts.files import storage_errors, write_whole
 from headstart.tasks.episodes import Episode, draw_episodes
 
-STATE = "state.safetensors"
+STATE, LOG = "state.safetensors", "log.jsonl"
 
 
 @dataclass(slots=True, eq=False)
@@ -77,8 +79,8 @@ def meta_train(
         start_PH: Where the start begins [P, H].
         settings: Method, inner and outer loop.
         seed: Draws the held-out rows and every step's rows.
-        folder: Where the state is kept after every update, so that a killed run goes on where it was
-            and ends with the same numbers. Default: nowhere.
+        folder: Where the state is kept after every update, and its record added to ``log.jsonl``, so that
+            a killed run goes on where it was and ends with the same numbers. Default: nowhere.
         progress: Called after each update with the number done and its record.
 
     Raises:
@@ -98,14 +100,20 @@ def meta_train(
         raise DataError("every row of a meta-training task needs a label")
     started = time.perf_counter()
     run = _MetaRun(model, tasks, start_PH, settings, seed)
-    path = folder / STATE if folder else None
-    if path is not None and path.is_file():
-        run.load(path)
+    if folder is not None:
+        if (folder / STATE).is_file():
+            run.load(folder / STATE)
+        run.found.log = read_log(folder / LOG, run.found.steps)
+        if is_first():
+            write_whole(folder / LOG, "".join(map(_line, run.found.log)))
 
     def keep(done: int) -> bool:
-        if path is not None and is_first():
-            run.save(path)
-        progress(done, run.found.log[-1])
+        record = run.found.log[-1]
+        if folder is not None and is_first():
+            with storage_errors(folder / LOG), (folder / LOG).open("a") as log:
+                log.write(_line(record))
+            run.save(folder / STATE)
+        progress(done, record)
         return False
 
     events: list[tuple[int, Event]] = [(1, keep)]
@@ -115,6 +123,35 @@ def meta_train(
         run_loop(run.step, settings.num_steps, events, first=run.found.steps)
     run.found.seconds = time.perf_counter() - started
     return run.result()
+
+
+def read_log(path: Path, steps: int) -> list[dict[str, float]]:
+    """Read the records of the first updates; a run that was killed may have left one more than its state.
+
+    Raises:
+        StorageError: There are fewer, or they are no records.
+
+    Example:
+        >>> read_log(Path("nowhere"), 0)
+        []
+    """
+    if steps == 0:
+        return []
+    with storage_errors(path):
+        lines = path.read_text().splitlines()[:steps]
+    try:
+        records = [json.loads(line) for line in lines]
+    except ValueError:
+        records = []
+    if len(records) < steps:
+        raise StorageError(
+            f"{path}: not the log of {steps} updates; delete its folder to start over"
+        )
+    return records
+
+
+def _line(record: dict[str, float]) -> str:
+    return json.dumps(record) + "\n"
 
 
 class _MetaRun:
@@ -194,7 +231,7 @@ class _MetaRun:
             "settings": self.settings.model_dump(), "seed": self.seed, "rows": len(self.rows),
             "optimizer_step": step, "best": self.best, "best_step": self.found.best_step,
             "stale": self.stale, "steps": self.found.steps, "rows_seen": self.found.rows_seen,
-            "log": self.found.log, "looks": self.found.looks,
+            "looks": self.found.looks,
         }  # fmt: skip
         save_state(path, tensors, values)
 
@@ -216,11 +253,7 @@ class _MetaRun:
         self.best, self.stale = tuple(values["best"]), values["stale"]
         found = self.found
         found.steps, found.best_step = values["steps"], values["best_step"]
-        found.log, found.looks, found.rows_seen = (
-            values["log"],
-            values["looks"],
-            values["rows_seen"],
-        )
+        found.looks, found.rows_seen = values["looks"], values["rows_seen"]
 
     def result(self) -> MetaTrained:
         chosen_PH = self.prompt_PH if self.found.best_step is None else self.best_PH

@@ -219,9 +219,8 @@ def _write(
         "last_look": found.looks[-1] if found.looks else None,
         "advice": advice,
     }
-    for name, records in (("log", found.log), ("looks", found.looks)):
-        lines = "".join(json.dumps(record) + "\n" for record in records)
-        write_whole(context.folder / f"{name}.jsonl", lines)
+    looks = "".join(json.dumps(look) + "\n" for look in found.looks)
+    write_whole(context.folder / "looks.jsonl", looks)
     write_whole(context.folder / "meta.json", to_json(summary))
     card = PromptCard(
         base_model=model.name,
