@@ -7,6 +7,7 @@ python -m benchmarks.metapt_page runs/metapt-small  # gather that run's results 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -142,7 +143,12 @@ def page(found: Studies, words: str) -> str:
             "vocabulary",
         ),
         "grid": grid(of("metapt-small", "fine-tuning-grid")),
+        "whole": ", ".join(f"{100 * r.accuracy:.1f} %" for r in of("metapt-small", "whole"))
+        or "not run",
     }
+    asked = set(re.findall(r"{(\w+)}", words))
+    if asked != set(filled):
+        raise SystemExit(f"placeholders of template and page differ: {asked ^ set(filled)}")
     for name, text in filled.items():
         words = words.replace("{" + name + "}", text)
     return words

@@ -150,6 +150,14 @@ class MetaTrain(Settings):
     patience: int = pydantic.Field(6, ge=1)
     select: Literal["accuracy", "loss"] = "accuracy"
 
+    @pydantic.model_validator(mode="after")
+    def _moves(self) -> MetaTrain:
+        if self.method == "reptile" and not self.inner_steps:
+            raise ValueError(
+                "reptile needs at least one inner step: without, its start never moves"
+            )
+        return self
+
     @property
     def has_inner_loop(self) -> bool:
         """Whether the method adapts prompts to tasks at all.

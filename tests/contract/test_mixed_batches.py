@@ -1,5 +1,7 @@
 """The one idea, held: a row of a mixed batch is that row alone, on every kind of base model."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from transformers import (
@@ -188,6 +190,12 @@ def test_prompts_run_once_score_as_prompts_run_with_every_row(model, prompts):
     shared = model.prefill(bank)
     assert shared.deep == (model.kind == "causal")
     assert model.prefill(shared) is shared
+    other = deepcopy(model)
+    other.__dict__.pop("_cache_shapes", None)  # as in a process that has run no prompt itself
+    assert torch.equal(
+        model.score(rows, shared, torch.tensor([0, 0, 2, 1]))[0],
+        other.score(rows, shared, torch.tensor([0, 0, 2, 1]))[0],
+    )
     chosen = torch.tensor([0, NO_PROMPT, 2, 1])
     expected, found = (model.score(rows, each, chosen)[0] for each in (bank, shared))
     assert torch.equal(expected, found)

@@ -264,6 +264,12 @@ def test_a_study_killed_while_it_trains_ends_with_the_same_files(data, done, tmp
         ({"stages.tuned.starts.maml": {"init": "vocab", "stage": "maml"}}, "either init or stage"),
         ({"stages.tuned.starts": {"a/b": {"init": "vocab"}}}, "a/b"),
         ({"stages.rivals.protocol.dev_shots": 0}, "several rates need dev rows"),
+        ({"stages.rivals.label_maps": {"pear": {}}}, "'pear' is no target; did you mean 'pair'"),
+        ({"stages.tuned.starts.maml": {"init": "vocav"}}, "unknown init 'vocav'; did you mean"),
+        ({"stages.tuned.starts.maml.train": {"lrr": 1}}, "unknown setting 'lrr'"),
+        ({"stages.maml.init": "headstart"}, "name a shipped start"),
+        ({"stages.topics.method": "k-means"}, "unknown clusterer 'k-means'; did you mean 'kmeans'"),
+        ({"stages.maml.train": {"method": "reptile", "inner_steps": 0}}, "its start never moves"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(data, tmp_path, change, line):

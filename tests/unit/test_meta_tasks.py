@@ -34,3 +34,10 @@ def test_without_views_labels_are_their_own_words_and_each_task_has_its_own():
 def test_no_task_at_all_is_told():
     with pytest.raises(DataError, match="no task has 9 rows"):
         meta_tasks({"small": rows("0", "1")}, IT_WAS, (), 9)
+
+
+def test_views_with_the_same_words_of_other_rows_are_tasks_of_their_own():
+    clusters = {"mixed": rows("0", "1", "3", "4", "0", "4")}
+    ends, halves = {"0": "bad", "4": "good"}, {"0": "bad", "1": "bad", "3": "good", "4": "good"}
+    made, _ = meta_tasks(clusters, IT_WAS, [ends, halves, ends], 2)
+    assert [(task.name, len(task.examples)) for task in made] == [("mixed/2", 4), ("mixed/2-2", 6)]

@@ -17,6 +17,7 @@ from headstart.learn.meta import LOG, STATE, meta_train, read_log
 from headstart.learn.meta_look import split_tasks
 from headstart.models.base import Encoded
 from headstart.models.load import load_model
+from headstart.recipes.meta_stage import inner_gains
 from headstart.tasks.episodes import draw_episodes
 
 QUICK = {"num_steps": 6, "num_support": 2, "num_query": 2, "num_validation": 4, "eval_every": 2}
@@ -102,6 +103,18 @@ def test_every_method_learns_and_sees_the_same_number_of_rows(model, method):
         assert all(look["gain"] == 0 for look in found.looks)
 
 
+@pytest.mark.parametrize("method", ["fomaml", "multitask", "plain"])
+def test_a_sample_of_tasks_costs_every_method_the_same_rows(model, method):
+    settings = MetaTrain(**QUICK, method=method, meta_batch_size=2)
+    found = meta_train(model, tasks(num_tasks=3), start(model), settings)
+    assert found.rows_seen == found.steps * 2 * (settings.num_support + settings.num_query)
+
+
+def test_reptile_without_an_inner_step_is_refused():
+    with pytest.raises(ValueError, match="its start never moves"):
+        MetaTrain(method="reptile", inner_steps=0)
+
+
 def test_one_task_in_one_heap_is_plain_training(model):
     """PPT is multi-task training with a single task."""
     settings = MetaTrain(**QUICK, method="plain", meta_lr=0.1)
@@ -176,6 +189,17 @@ def test_the_doctor_names_dead_meta_learning(model):
     assert diagnose_meta([0.7], alive, 1.0) is None
     assert "the inner step hurts" in diagnose_meta([0.7], gains(1e4), 1e4)
     assert "not finite" in diagnose_meta([float("nan")], [], 0.1)
+    assert "the start cannot move" in diagnose_meta([0.7], alive, 1.0, drift=1e-5)
+
+
+def test_without_looks_the_log_says_what_an_inner_step_gains(model):
+    changes = {"num_support": 4, "num_validation": 0, "method": "fomaml", "meta_lr": 1e-6}
+    settings = MetaTrain(**{**QUICK, **changes}, inner_lr=1e-7)
+    found = meta_train(model, tasks(per_task=40), start(model), settings)
+    gains = [1 - record["query_loss"] / record["support_loss"] for record in found.log]
+    assert [record["gain"] for record in found.log] == pytest.approx(gains)
+    assert inner_gains(found, settings) == pytest.approx([sum(gains[3:]) / 3])
+    assert inner_gains(found, settings.model_copy(update={"method": "plain"})) == []
 
 
 TWO = """

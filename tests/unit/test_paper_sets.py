@@ -16,6 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headstart.errors import DataError, UsageError
+from headstart.recipes.engine import data_hashes
+from headstart.recipes.kinds import KINDS
+from headstart.recipes.recipe import load_recipe
+from headstart.recipes.stages import DataFile, marked
 from headstart.tasks import readers, semeval
 from headstart.tasks.example import Example
 from headstart.tasks.paper_sets import PAPER_SETS, paper_set, read_paper_set
@@ -583,3 +587,30 @@ def test_wrong_requests(tmp_path: Path) -> None:
         list(read_paper_set("sst5", "validation", tmp_path))
     with pytest.raises(DataError, match="is no folder"):
         list(read_paper_set("sst5", "train", tmp_path / "gone"))
+
+
+PAPER_RECIPES = sorted((Path(__file__).parents[2] / "recipes/metapt/paper").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PAPER_RECIPES, ids=lambda path: path.stem)
+def test_the_paper_recipes_read_their_files(path: Path, tmp_path: Path) -> None:
+    """SentiHood and SemEval are on the hub in no usable form: the recipes read the authors' files."""
+    recipe = load_recipe(path, KINDS, data=tmp_path)
+    files = {file for stage in recipe.stages for _, file in marked(stage.settings, DataFile)}
+    local = [file for file in files if not file.is_on_hub]
+    assert len(local) == 6
+    for file in local:
+        corpus, _, place = file.partition(":")
+        content = {"semeval16": RESTAURANTS, "sentihood": json.dumps(SENTIHOOD)}[corpus]
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        write(tmp_path / place, content)
+    targets = recipe.stage("tuned").settings.targets
+    for name in ("SentiHood", "SemEval-r", "SemEval-l"):
+        rows = targets[name].read(recipe.source(targets[name].train))
+        assert rows and {row.label for row in rows} <= set(targets[name].words)
+    rivals = recipe.stage("rivals")
+    assert all(
+        value
+        for file, value in data_hashes(recipe, [rivals]).items()
+        if not DataFile(file).is_on_hub
+    )

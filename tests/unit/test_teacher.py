@@ -16,7 +16,12 @@ from sklearn.metrics import log_loss
 
 from headstart.errors import DataError, ModelError, UsageError
 from headstart.sources.encoders import find_encoder, load_classifier
-from headstart.sources.judge import calibration, judge_teacher, merge_labels
+from headstart.sources.judge import (
+    calibration,
+    judge_teacher,
+    merge_labels,
+    target_probabilities,
+)
 from headstart.sources.teacher import Teacher, TeacherCard, TeacherSettings
 from headstart.sources.train_teacher import last_checkpoint, row_order, train_teacher
 from headstart.tasks.example import Example
@@ -300,3 +305,10 @@ def test_a_row_that_is_all_left_out_is_uniform() -> None:
 def test_a_wrong_map_is_named(label_map: dict[str, str | None], said: str) -> None:
     with pytest.raises(UsageError, match=said):
         judge_teacher(Given(LABELS, np.full((9, 2), 0.5)), make_rows(1), label_map)
+
+
+def test_a_map_that_leads_to_no_class_of_the_target_is_named() -> None:
+    teacher = Given(LABELS, np.full((9, 2), 0.5))
+    label_map = dict(zip(LABELS, ("negativ", "positive"), strict=True))
+    with pytest.raises(UsageError, match=r"leads to 'negativ', .* did you mean 'negative'"):
+        target_probabilities(teacher, make_rows(1), ["negative", "positive"], label_map)

@@ -162,10 +162,9 @@ def _run_task(
     from headstart.recipes.write_study import write_study
 
     question = _question(name)
+    started = time.perf_counter()
     with new_folder(folder, overwrite=True) as scratch:
-        started = time.perf_counter()
         tuning = tune_rows(output, base, question, settings, command, f"{name}: ")
-        seconds = time.perf_counter() - started
         study = tuning.study()
         judged = _judge(output, f"{name}: testing", study, question)
         bare = _judge(
@@ -175,6 +174,7 @@ def _run_task(
     learned = settings.model_copy(update={"init": "headstart"})
     twin = tune_rows(output, base, question, learned, command, f"{name}, learned start: ")
     ahead = _judge(output, f"{name}: testing the learned start", twin.study(), question)
+    seconds = time.perf_counter() - started
     output.note(
         f"{name}: accuracy {bare.ensemble['accuracy']:.3f} -> {judged.ensemble['accuracy']:.3f}"
     )
@@ -186,6 +186,7 @@ def _run_task(
         "zero_shot": bare.ensemble,
         "tuned": judged.ensemble,
         "tuned_from_headstart": ahead.ensemble,
+        "init": settings.init,
         "headstart": twin.results[0].prompt.spec.init,
         "seconds": round(seconds, 1),
         "prompt_bytes": summary["prompt_bytes"],
@@ -254,8 +255,10 @@ def _report(output: Output, results: list[dict[str, Any]], seconds: float) -> No
     output.say(
         "",
         f"accuracy on the test rows, from {used} labels each; {seconds:.0f} s in all",
-        "tuned: the prompt started from the task in words; from headstart: from "
-        + ", ".join(str(each["headstart"]) for each in results),
+        *(
+            f"{each['task']}: tuned from {each['init'].partition(':')[0]}, and from {each['headstart']}"
+            for each in results
+        ),
         "",
     )
     output.say("sentences that are in no file:")

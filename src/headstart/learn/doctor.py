@@ -93,7 +93,9 @@ def diagnose(vitals: Vitals, chance_loss: float, lr: float) -> str | None:
     return None
 
 
-def diagnose_meta(losses: Sequence[float], gains: Sequence[float], inner_lr: float) -> str | None:
+def diagnose_meta(
+    losses: Sequence[float], gains: Sequence[float], inner_lr: float, drift: float = 1.0
+) -> str | None:
     """Return one line for meta-training that teaches nothing, ``None`` for a healthy run.
 
     Args:
@@ -101,6 +103,7 @@ def diagnose_meta(losses: Sequence[float], gains: Sequence[float], inner_lr: flo
         gains: The inner-loop gain at every look: the part of the held-out query loss that adapting takes
             away. Empty for methods without an inner loop.
         inner_lr: The inner step size, for the advice.
+        drift: How far the start is from where it began, in units of its own size.
 
     Example:
         >>> diagnose_meta([0.7], [0.0, 1e-4], 0.001)
@@ -108,6 +111,8 @@ def diagnose_meta(losses: Sequence[float], gains: Sequence[float], inner_lr: flo
     """
     if not all(map(math.isfinite, (*losses, *gains))):
         return "the loss is not finite: lower meta_lr, or inner_lr, by a factor of ten"
+    if losses and drift < 0.01:
+        return f"the start cannot move: it changed by {drift:.2%} in {len(losses)} updates; raise meta_lr"
     gain = max(gains, default=1.0)
     if 0 <= gain < 0.005:
         return (

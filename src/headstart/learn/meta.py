@@ -43,7 +43,8 @@ class MetaTrained:
         steps: Updates done.
         best_step: After how many of them it was best; ``None`` without held-out rows.
         log: One record an update: losses in nats, gradient norm, how far tasks moved their prompts, and
-            the distance from the first start, both relative to the start's own size.
+            the distance from the first start, both relative to the start's own size; of ``maml`` and
+            ``fomaml`` the inner-loop gain, the part by which query loss after is below support loss before.
         looks: One record a look at the held-out rows: query loss and accuracy before and after adapting.
         rows_seen: Rows the gradients came from, support and query.
         seconds: Wall time.
@@ -193,6 +194,8 @@ class _MetaRun:
         kept_PH = self.prompt_PH * (1 - rate * settings.weight_decay)
         moved_1PH, self.moments = outer(kept_PH[None], gradient_PH[None], self.moments)
         self.prompt_PH = moved_1PH[0]
+        if settings.method in ("maml", "fomaml"):  # fresh rows before and after adapting
+            record["gain"] = 1 - record["query_loss"] / max(record["support_loss"], 1e-12)
         size = root_mean_square(self.start_PH) or 1e-12
         record["moved"] /= size
         record["drift"] = root_mean_square(self.prompt_PH - self.start_PH) / size
@@ -203,13 +206,11 @@ class _MetaRun:
     def _episodes(self, index: int) -> list[Episode]:
         s = self.settings
         tasks, support, query = self.train, s.num_support, s.num_query
-        if s.method == "plain":
-            tasks, support, query = (
-                [sorted(row for rows in tasks for row in rows)],
-                support * len(tasks),
-                query * len(tasks),
-            )
-        return draw_episodes(tasks, support, query, self.seed, index, s.meta_batch_size)
+        at_once = min(s.meta_batch_size or len(tasks), len(tasks))
+        if s.method == "plain":  # one heap, and as many rows as the tasks of an update have
+            heap = sorted(row for rows in tasks for row in rows)
+            return draw_episodes([heap], support * at_once, query * at_once, self.seed, index)
+        return draw_episodes(tasks, support, query, self.seed, index, at_once)
 
     def look(self, done: int) -> bool:
         look = look_at_held_out(self.model, self.prompt_PH, self.rows, self.held_out, self.settings)

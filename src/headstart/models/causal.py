@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -103,7 +104,6 @@ class CausalModel(Frozen):
         """Hold a loaded network."""
         super().__init__(network, tokenizer, name, choices)
         self.max_length = _room(network.config)
-        self._cache_shapes: list[tuple[int, int]] = []
 
     def encode(self, rendered: Sequence[Rendered], limits: Limits) -> list[Encoded]:
         """Turn rendered rows into tokens; see :func:`headstart.models.encode.source_tokens`.
@@ -140,13 +140,20 @@ class CausalModel(Frozen):
             The deep bank [N, P, X], X the sizes of all layers' keys and values together; a bank that
             is deep already is returned as it is.
         """
-        from transformers import DynamicCache
-
         if bank.deep:
             return bank
         mask_NP = bank.mask_NP.to(self.device)
-        prompts_NPH = bank.prompts_NPH.to(self.embedding_VH)
-        none_N0 = torch.zeros(len(bank), 0, dtype=torch.long, device=self.device)
+        parts = self._keys_and_values(bank.prompts_NPH.to(self.embedding_VH), mask_NP)
+        deep_NPX = torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=-1)
+        # rows add their gradients up here, in more digits than bfloat16 has
+        exact = torch.promote_types(deep_NPX.dtype, torch.float32)
+        return PromptBank(deep_NPX.to(exact), mask_NP, deep=True)
+
+    def _keys_and_values(self, prompts_NPH: Tensor, mask_NP: Tensor) -> list[Tensor]:
+        """Return every layer's keys, then its values, [N, heads, P, D]."""
+        from transformers import DynamicCache
+
+        none_N0 = torch.zeros(len(mask_NP), 0, dtype=torch.long, device=mask_NP.device)
         visible = causal_visibility(mask_NP, none_N0, none_N0)
         cache: Any = DynamicCache()
         self.network.base_model(
@@ -156,13 +163,16 @@ class CausalModel(Frozen):
             past_key_values=cache,
             use_cache=True,
         )
-        parts = [part for layer in cache.layers for part in (layer.keys, layer.values)]
-        self._cache_shapes = [(part.shape[1], part.shape[3]) for part in parts]
-        flat = [part.transpose(1, 2).flatten(2) for part in parts]
-        deep_NPX = torch.cat(flat, dim=-1)
-        # rows add their gradients up here, in more digits than bfloat16 has
-        exact = torch.promote_types(deep_NPX.dtype, torch.float32)
-        return PromptBank(deep_NPX.to(exact), mask_NP, deep=True)
+        return [part for layer in cache.layers for part in (layer.keys, layer.values)]
+
+    @cached_property
+    def _cache_shapes(self) -> list[tuple[int, int]]:
+        """Heads and size of every layer's keys and values, as one slot shows them."""
+        one_slot = self.embedding_VH[:1, None].detach()
+        mask_11 = torch.ones(1, 1, dtype=torch.bool, device=self.device)
+        with torch.no_grad():
+            parts = self._keys_and_values(one_slot, mask_11)
+        return [(part.shape[1], part.shape[3]) for part in parts]
 
     def _cache(self, deep_BPX: Tensor) -> Any:
         """Give every layer its keys and values [B, heads, P, D]."""

@@ -15,7 +15,7 @@ def on_hub(kind: str, name: str, hub_id: str, way_out: str) -> str:
         kind: What it is for people, e.g. ``"model"``.
         name: What they asked for.
         hub_id: Where it is.
-        way_out: What else they can do, after "fetch it with ...".
+        way_out: What else they can do.
 
     Raises:
         ModelError: It is not on this machine and the hub is off, silent or knows no such model.
@@ -27,7 +27,7 @@ def on_hub(kind: str, name: str, hub_id: str, way_out: str) -> str:
         headstart.errors.ModelError: 'a//b' is neither a folder nor a hub id (...)
     """
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
     try:
         if isinstance(try_to_load_from_cache(hub_id, "config.json"), str):
@@ -38,6 +38,8 @@ def on_hub(kind: str, name: str, hub_id: str, way_out: str) -> str:
         reason = "the hub is off"
     except HFValidationError as error:
         raise ModelError(f"'{name}' is neither a folder nor a hub id ({error})") from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(f"{kind} '{name}': the hub has no '{hub_id}'; {way_out}") from error
     except Exception as error:  # the hub's client raises many kinds: all mean "not to be had now"
         reason = f"the hub gave no answer ({type(error).__name__})"
     raise ModelError(

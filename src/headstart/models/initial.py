@@ -63,6 +63,26 @@ def check_spec(spec: str) -> None:
         )
 
 
+def named_start(spec: str | None) -> str | None:
+    """Check the start that a recipe names; the settings of stages call it.
+
+    Raises:
+        ValueError: An unknown initialiser, or ``headstart`` alone, which only labelled rows can choose for.
+
+    Example:
+        >>> named_start("vocab"), named_start(None)
+        ('vocab', None)
+    """
+    if spec is not None:
+        try:
+            check_spec(spec)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        if spec == "headstart":
+            raise ValueError("name a shipped start, e.g. headstart:sentiment")
+    return spec
+
+
 def is_learned(spec: str) -> bool:
     """Say whether a start comes from a learned prompt rather than from the model's embeddings.
 

@@ -9,11 +9,12 @@ from typing import Annotated
 import pydantic
 import torch
 
-from headstart.config import FewShot, Scoring, Settings
+from headstart.config import FewShot, Scoring, Settings, check_settings
+from headstart.errors import UsageError
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser, is_learned
+from headstart.models.initial import initialiser, is_learned, named_start
 from headstart.models.load import load_model
 from headstart.prompts.files import read_card
 from headstart.recipes.results import Result, collect, judged
@@ -49,6 +50,8 @@ class Start(Settings):
     stage: Annotated[StageRef, of_kind("meta-train")] | None = None
     train: dict[str, float | int | str] = pydantic.Field({})
 
+    _init = pydantic.field_validator("init")(named_start)
+
     @pydantic.model_validator(mode="after")
     def _one_of_two(self) -> Start:
         if (self.init is None) == (self.stage is None):
@@ -82,6 +85,23 @@ class FewShotStage(Settings):
     max_length: int = pydantic.Field(256, ge=8)
     untuned: bool = True
     train: FewShot = FewShot()
+
+    @pydantic.model_validator(mode="after")
+    def _changes_are_settings(self) -> FewShotStage:
+        for name in self.starts:
+            try:
+                self.train_of(name)
+            except UsageError as error:
+                raise ValueError(f"starts.{name}.train: {error}") from error
+        return self
+
+    def train_of(self, start: str) -> FewShot:
+        """Return the training settings of a start, its own changes made.
+
+        Raises:
+            UsageError: A change to a setting that there is not, or to a wrong value.
+        """
+        return check_settings(self.train.model_dump() | self.starts[start].train, FewShot)
 
 
 def run_few_shot(context: Context[FewShotStage]) -> None:
@@ -124,7 +144,7 @@ def tune_and_judge(
     start, task = settings.starts[start_name], settings.targets[name].task
     spec = start.init or f"file:{context.inputs[start.stage or '']}"
     length = settings.prompt_length if start.stage is None else learned_length(spec)
-    train = FewShot.model_validate(settings.train.model_dump() | start.train)
+    train = settings.train_of(start_name)
     encode = encoder(model, task, Limits(settings.max_length, length))
     begin = initialiser(spec, model, task.words)
     runs = []

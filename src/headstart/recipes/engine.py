@@ -23,6 +23,7 @@ from headstart.recipes.run_dir import (
     tidy,
 )
 from headstart.recipes.stages import Context, DataFile, Progress, marked, silent
+from headstart.tasks.readers import file_of
 
 Watch = Callable[[Stage, Found], AbstractContextManager[Progress]]
 """Around each stage that runs: shows that it began, how far it is, and that it ended."""
@@ -100,7 +101,7 @@ def plan(
         ['new']
     """
     stages = _chosen(recipe, only, until)
-    hashes = _data_hashes(recipe, stages)
+    hashes = data_hashes(recipe, stages)
     contents: dict[str, str] = {}
     outcomes = []
     for stage in stages:
@@ -151,7 +152,7 @@ def run_recipe(
         ['done']
     """
     stages = _chosen(recipe, only, until)
-    hashes = _data_hashes(recipe, stages)  # a file that is missing is told before hours of work
+    hashes = data_hashes(recipe, stages)  # a file that is missing is told before hours of work
     contents: dict[str, str] = {}
     outcomes = []
     with locked(out):
@@ -239,8 +240,12 @@ def _chosen(recipe: Recipe, only: str | None, until: str | None) -> Sequence[Sta
     return [stage for stage in recipe.stages if stage.name in needed]
 
 
-def _data_hashes(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, str | None]:
-    """Hash each data file of these stages once."""
+def data_hashes(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, str | None]:
+    """Hash each data file of these stages once; None for a data set on the Hub.
+
+    Raises:
+        UsageError: A file that is not there, with what may be meant.
+    """
     hashes: dict[str, str | None] = {}
     for stage in stages:
         for key, file in marked(stage.settings, DataFile):
@@ -252,7 +257,7 @@ def _data_hashes(recipe: Recipe, stages: Sequence[Stage]) -> dict[str, str | Non
 
 
 def _hash_found(recipe: Recipe, stage: Stage, key: str, file: DataFile) -> str:
-    path = Path(recipe.source(file))
+    path, _ = file_of(recipe.source(file))
     if path.exists():
         return data_hash(path)
     beside = sorted(os.listdir(path.parent)) if path.parent.is_dir() else []

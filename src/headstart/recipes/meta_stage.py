@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +20,7 @@ from headstart.learn.doctor import diagnose_meta
 from headstart.learn.meta import MetaTrained, meta_train
 from headstart.learn.meta_step import inner_rate
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser
+from headstart.models.initial import initialiser, named_start
 from headstart.models.load import load_model
 from headstart.prompts.files import PromptCard, save_prompt, to_json, write_whole
 from headstart.prompts.prompt import SoftPrompt
@@ -29,6 +31,8 @@ from headstart.tasks.example import Example
 from headstart.tasks.readers import read_examples
 from headstart.tasks.task import Task
 from headstart.tasks.template import Template
+
+log = logging.getLogger(__name__)
 
 IT_WAS = "{{ text }} It was {{ answer }}"
 """Paper B's template: the answer stands where its mask token X stood."""
@@ -65,6 +69,8 @@ class MetaStage(Settings):
     max_length: int = pydantic.Field(96, ge=8)
     max_rows: int | None = pydantic.Field(None, ge=1)
     train: MetaTrain = MetaTrain()
+
+    _init = pydantic.field_validator("init")(named_start)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,25 +120,28 @@ def meta_tasks(
     views = views or [
         {str(row.label): str(row.label) for rows in clusters.values() for row in rows}
     ]
-    made, left_out = [], []
+    made: list[MetaTask] = []
+    left_out: list[str] = []
     for name, rows in clusters.items():
-        seen = set()
+        seen: list[tuple[tuple[str, ...], tuple[Example, ...]]] = []
         for view in views:
-            found = [
+            found = tuple(
                 replace(row, label=view[str(row.label)]) for row in rows if str(row.label) in view
-            ]
+            )
             there = {row.label for row in found}
             words = tuple(
                 word for word in dict.fromkeys(view.values()) if all_words or word in there
             )
             label = f"{name}/{len(words)}"
-            if words in seen:
+            if (words, found) in seen:
                 continue
-            seen.add(words)
+            seen.append((words, found))
+            if any(task.name == label for task in made):
+                label += f"-{len(seen)}"
             if len(words) < 2 or len(found) < at_least:
                 left_out.append(label)
             else:
-                made.append(MetaTask(label, Task(Template(template), words, words), tuple(found)))
+                made.append(MetaTask(label, Task(Template(template), words, words), found))
     if not made:
         raise DataError(
             f"no task has {at_least} rows with a label word (labels of the views: "
@@ -202,9 +211,11 @@ def _write(
 ) -> None:
     settings = context.settings
     rate = inner_rate(settings.train, model)
-    gains = [look["gain"] for look in found.looks]
     losses = [record["query_loss"] for record in found.log]
-    advice = diagnose_meta(losses, gains if settings.train.has_inner_loop else [], rate)
+    drift = found.log[-1]["drift"] if found.log else 0.0
+    advice = diagnose_meta(losses, inner_gains(found, settings.train), rate, drift)
+    if advice:
+        log.warning("%s", advice)
     summary: dict[str, Any] = {
         "method": settings.train.method,
         "settings": settings.model_dump(mode="json"),
@@ -234,6 +245,21 @@ def _write(
         created="see manifest.json",
     )
     save_prompt(context.folder, SoftPrompt.of(found.prompt_PH, settings.init), card)
+
+
+def inner_gains(found: MetaTrained, train: MetaTrain) -> list[float]:
+    """Return the gains that a run is judged by: of its looks, or else the mean over its later updates.
+
+    Example:
+        >>> inner_gains(MetaTrained(torch.zeros(1, 2), log=[{"gain": 0.1}, {"gain": 0.2}]), MetaTrain())
+        [0.2]
+    """
+    if not train.has_inner_loop:
+        return []
+    if found.looks:
+        return [look["gain"] for look in found.looks]
+    later = [record["gain"] for record in found.log[len(found.log) // 2 :] if "gain" in record]
+    return [statistics.fmean(later)] if later else []
 
 
 META_TRAIN = StageKind("meta-train", 1, MetaStage, run_meta_train)

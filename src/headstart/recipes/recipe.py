@@ -33,6 +33,7 @@ import yaml
 from headstart.config import Settings, check_settings, read_assignment
 from headstart.errors import UsageError, did_you_mean
 from headstart.recipes.stages import COMMON, NAME, DataFile, StageKind, StageRef, marked
+from headstart.tasks.readers import file_of
 
 MAX_BYTES = 256 * 2**10
 MAX_VALUES = 50_000
@@ -127,8 +128,11 @@ class Recipe:
         raise UsageError(f"{self.path}: {_unknown('stage', name, [s.name for s in self.stages])}")
 
     def source(self, file: DataFile) -> str:
-        """Return where a data file is: a path, or ``hub:NAME`` as it is."""
-        return str(file) if file.is_on_hub else str(self.data / file)
+        """Return where a data file is: a path, with its corpus before it, or ``hub:NAME`` as it is."""
+        if file.is_on_hub:
+            return str(file)
+        path, corpus = file_of(str(file))
+        return f"{corpus}:{self.data / path}" if corpus else str(self.data / path)
 
     def resolved(self) -> dict[str, Any]:
         """Return the recipe as plain values with every default in place: a recipe again."""

@@ -9,7 +9,7 @@ import pydantic
 import torch
 
 from headstart.config import FineTune, Scoring, Settings
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, did_you_mean
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run
 from headstart.learn.finetune import finetune
@@ -20,7 +20,7 @@ from headstart.recipes.downstream_stage import Name, encoder
 from headstart.recipes.results import Result, collect, judged
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
 from headstart.recipes.targets import Protocol, Rows, Target, rows_reader
-from headstart.sources.judge import merge_labels
+from headstart.sources.judge import target_probabilities
 from headstart.sources.teacher import Teacher
 
 Rival = Literal["fine-tuning", "SetFit", "teacher"]
@@ -35,7 +35,7 @@ class RivalsStage(Settings):
         protocol: Labels, seeds, test rows.
         rates: Fine-tuning's step sizes; with dev rows the best on them is kept, without there is one.
             Paper B's grid: 3e-3, 3e-4, 8e-5, 3e-5, 3e-6.
-        finetune: Its other settings.
+        finetune: Its other settings; its ``lr`` is not used.
         max_length: Truncate longer rows to this many tokens.
         encoder: SetFit's sentence encoder.
         teacher: The stage that trained the teacher, for ``teacher``.
@@ -61,6 +61,11 @@ class RivalsStage(Settings):
     def _what_methods_need(self) -> RivalsStage:
         if "teacher" in self.methods and self.teacher is None:
             raise ValueError("the method teacher needs the key teacher: a stage that trained one")
+        for name in self.label_maps:
+            if name not in self.targets:
+                raise ValueError(
+                    f"label_maps: '{name}' is no target{did_you_mean(name, self.targets)}"
+                )
         if len(self.rates) > 1 and not self.protocol.dev_shots:
             raise ValueError("several rates need dev rows to choose by; set protocol.dev_shots")
         return self
@@ -144,9 +149,7 @@ def _teacher(
     settings = context.settings
     teacher = Teacher.load(context.inputs[settings.teacher or ""] / "teacher")
     labels = list(settings.targets[name].words)
-    label_map = settings.label_maps.get(name) or {label: label for label in teacher.labels}
-    given_RC = teacher.probabilities([str(row.fields["text"]) for row in rows.test])
-    merged_RC, _ = merge_labels(given_RC, [label_map[label] for label in teacher.labels], labels)
+    merged_RC, _ = target_probabilities(teacher, rows.test, labels, settings.label_maps.get(name))
     guess = [labels[c] for c in merged_RC.argmax(1).tolist()]
     gold = [str(row.label) for row in rows.test]
     yield judged(gold, guess, name, "teacher", 0, {}, {})

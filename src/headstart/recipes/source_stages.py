@@ -15,11 +15,11 @@ import numpy as np
 import pydantic
 
 from headstart.config import Settings
-from headstart.errors import DataError, did_you_mean
+from headstart.errors import DataError, UsageError, did_you_mean
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
 from headstart.recipes.targets import stream_rows
-from headstart.sources.cluster import SourceRows, make_clusters
+from headstart.sources.cluster import SourceRows, clusterer, make_clusters
 from headstart.sources.cluster_cards import cluster_report, to_markdown
 from headstart.sources.corpus import PassageSettings, passages
 from headstart.sources.embed import embed
@@ -101,6 +101,7 @@ class LabelledSource(Settings):
         label: Their column of the label.
         bins: Cuts of a numeric label: below the first is ``0``, up to the second ``1``, and so on.
         relabel: Label, or bin, to the label it gets; null leaves its rows out. Default: as they are.
+        keep: Columns that rows keep, e.g. a domain to cluster by (``column:domain``).
         by: Columns whose values make sources of their own, called ``NAME/value/value``, e.g. data set and
             template of P3.
         only: Of those, the ones that are kept, by their values (``glue_mrpc/equivalent``). Default: all.
@@ -119,6 +120,7 @@ class LabelledSource(Settings):
     label: str = "label"
     bins: tuple[float, ...] = ()
     relabel: dict[str, str | None] | None = None
+    keep: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     size: int | None = pydantic.Field(None, ge=1)
@@ -126,7 +128,13 @@ class LabelledSource(Settings):
     question: str = ""
 
     @pydantic.model_validator(mode="after")
-    def _only_of_several(self) -> LabelledSource:
+    def _fits_together(self) -> LabelledSource:
+        if list(self.bins) != sorted(set(self.bins)):
+            raise ValueError(
+                f"bins={list(self.bins)}: write the cuts from the lowest to the highest"
+            )
+        if self.file.startswith("set:") and (self.by or self.bins or self.keep):
+            raise ValueError(f"{self.file} knows its own columns; by, bins and keep are for files")
         if self.only and not self.by:
             raise ValueError("only chooses among the sources that by makes; give by too")
         return self
@@ -166,6 +174,7 @@ def run_labelled(context: Context[LabelledStage]) -> None:
         read = read_labelled(source, context.data[source.file], left_out)
         for values, found in by_values(read, source).items():
             full = "/".join((name, *values))
+            fields = {row.id: row.fields for row in found}
             given = list(filter(None, (_sure(row, settings.max_words, source) for row in found)))
             plan = SelectionSettings(
                 min_words=settings.min_words,
@@ -175,11 +184,18 @@ def run_labelled(context: Context[LabelledStage]) -> None:
             )
             labels = sorted({row.label for row in given})
             kept, report = select(partial(iter, given), labels, plan, held_out)
-            reports[full] = {**report.model_dump(), "left_out_labels": dict(left_out)}
+            reports[full] = report.model_dump()
             rows += [
-                _row(f"{name}/{row.id}", row.text + source.question, row.label, source=full)
+                _row(
+                    f"{name}/{row.id}",
+                    row.text + source.question,
+                    row.label,
+                    **{column: str(fields[row.id][column]) for column in source.keep},
+                    source=full,
+                )
                 for row in kept
             ]
+        reports[name] = reports.get(name, {}) | {"left_out_labels": dict(left_out)}
     _write_rows(context.folder, rows, reports)
 
 
@@ -232,11 +248,11 @@ def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> 
         >>> [row.label for row in read_labelled(source, str(path), Counter())]
         ['0', '1']
     """
-    columns = {"text": source.text, **{column: column for column in source.by}}
+    columns = {"text": source.text, **{column: column for column in (*source.by, *source.keep)}}
     if source.bins:
         columns["number"] = source.label
         rows = [_binned(row, source.bins) for row in read_all(path, label=None, columns=columns)]
-    elif source.by:
+    elif len(columns) > 1:
         rows = read_all(path, label=source.label, columns=columns)
     else:
         rows = list(stream_rows(path, source.text, source.label))
@@ -273,6 +289,15 @@ class ClusterStage(Settings):
     num_clusters: int = pydantic.Field(10, ge=1)
     at_least: int = pydantic.Field(24, ge=1)
     encoder: str = "minilm"
+
+    @pydantic.field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        try:
+            clusterer(method)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return method
 
 
 def run_cluster(context: Context[ClusterStage]) -> None:

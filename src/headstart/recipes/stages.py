@@ -70,7 +70,8 @@ class StageRef(Marked):
 class DataFile(Marked):
     """A file, a folder of files (both hashed), ``hub:NAME``, or ``set:NAME/SPLIT`` of paper B's sets.
 
-    Files are relative to the recipe's ``data``; for the sets see :mod:`headstart.tasks.paper_sets`.
+    Files are relative to the recipe's ``data``, a corpus named before them where their suffix does not
+    tell it (``sentihood:dev.json``); for the sets see :mod:`headstart.tasks.paper_sets`.
 
     Example:
         >>> DataFile("sst2/train.jsonl.gz").is_on_hub

@@ -55,8 +55,7 @@ def judge_teacher(
     check_label_map(label_map, teacher.labels)
     targets = list(dict.fromkeys(t for c in teacher.labels if (t := label_map[c]) is not None))
     gold = label_indices(examples, targets)
-    given_RC = teacher.probabilities([text_of(example) for example in examples])
-    merged_RC, left_out = merge_labels(given_RC, [label_map[c] for c in teacher.labels], targets)
+    merged_RC, left_out = target_probabilities(teacher, examples, targets, label_map)
     predicted = [targets[c] for c in merged_RC.argmax(1)]
     return {
         "rows": len(examples),
@@ -65,6 +64,47 @@ def judge_teacher(
         **classification_metrics([targets[c] for c in gold], predicted),
         **calibration(merged_RC, gold),
     }
+
+
+def target_probabilities(
+    teacher: Labeller,
+    examples: Sequence[Example],
+    targets: Sequence[str],
+    label_map: Mapping[str, str | None] | None = None,
+) -> tuple[np.ndarray, float]:
+    """Say what a teacher thinks of rows in a target's classes.
+
+    Args:
+        teacher: Gives probabilities.
+        examples: Rows with a ``text``.
+        targets: The target's K classes.
+        label_map: As of :func:`judge_teacher`.
+
+    Returns:
+        Probabilities [R, K], and the mean mass that was mapped to None.
+
+    Raises:
+        UsageError: The map does not have exactly the teacher's labels, or leads to no target.
+
+    Example:
+        >>> class Stars:
+        ...     labels, mark = ("1", "2"), "stars"
+        ...     def probabilities(self, texts):
+        ...         return np.array([[0.25, 0.75]] * len(texts))
+        >>> rows = [Example("a", {"text": "good"})]
+        >>> target_probabilities(Stars(), rows, ["pos", "neg"], {"1": "neg", "2": "pos"})[0].tolist()
+        [[0.75, 0.25]]
+    """
+    label_map = label_map or {label: label for label in teacher.labels}
+    check_label_map(label_map, teacher.labels)
+    for label in filter(None, label_map.values()):
+        if label not in targets:
+            raise UsageError(
+                f"label_map: leads to '{label}', which is no class of the target ({', '.join(targets)})"
+                f"{did_you_mean(label, targets)}"
+            )
+    given_RC = teacher.probabilities([text_of(example) for example in examples])
+    return merge_labels(given_RC, [label_map[c] for c in teacher.labels], targets)
 
 
 def check_label_map(label_map: Mapping[str, str | None], labels: Sequence[str]) -> None:
