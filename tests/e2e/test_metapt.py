@@ -2,10 +2,14 @@
 
 import json
 import random
-from contextlib import contextmanager
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from headstart.errors import DataError, UsageError
@@ -234,26 +238,64 @@ class Killed(Exception):
     pass
 
 
-@contextmanager
-def kill_in_maml(stage, found):
-    """Stop a run in the middle of its meta-training."""
+def kill_each_stage_once():
+    """Make the watch that stops every stage at its second sign of life, the first time it runs."""
+    killed = []
 
-    def progress(doing, done, total=None, note=""):
-        if stage.name == "maml" and done == 2:
-            raise Killed
+    @contextmanager
+    def watch(stage, found):
+        signs = 0
 
-    yield progress
+        def progress(doing, done, total=None, note=""):
+            nonlocal signs
+            signs += 1
+            if signs == 2 and stage.name not in killed:
+                killed.append(stage.name)
+                raise Killed
+
+        yield progress
+
+    return watch, killed
 
 
-def test_a_study_killed_while_it_trains_ends_with_the_same_files(data, done, tmp_path):
+def test_a_study_killed_in_every_stage_ends_with_the_same_files(data, done, tmp_path):
     recipe = load_recipe(data / "tiny.yaml", KINDS)
-    with pytest.raises(Killed):
-        run_recipe(recipe, tmp_path / "again", watch=kill_in_maml)
-    assert not (tmp_path / "again/maml/prompt.safetensors").exists()
-    run_recipe(recipe, tmp_path / "again")
+    watch, killed = kill_each_stage_once()
+    runs, over = 0, False
+    while not over:
+        runs += 1
+        with suppress(Killed):
+            run_recipe(recipe, tmp_path / "again", watch=watch)
+            over = True
+    assert {"teacher", "maml", "tuned", "rivals"} <= set(killed) and runs == len(killed) + 1
     ours, theirs = contents(done), contents(tmp_path / "again")
     assert set(ours) == set(theirs)
     assert [name for name in ours if ours[name] != theirs[name]] == []
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_run(data, done, tmp_path):
+    """Pseudo-labels come out the same byte for byte, a start to the last digits of a float32 sum."""
+    out = tmp_path / "shared"
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    headstart = str(Path(sys.executable).with_name("headstart"))
+    run = [headstart, "run", str(data / "tiny.yaml"), "--out", str(out), "--until"]
+
+    def start(*before, stage):
+        words = [*before, *run, stage]
+        return subprocess.run(words, capture_output=True, text=True, timeout=120)
+
+    pair = partial(start, sys.executable, *launch)
+    refused = pair(stage="texts").stderr
+    assert "2 processes cannot share a stage of kind 'teacher'; run it alone first" in refused
+    for begin, stage in ((start, "teacher"), (pair, "texts"), (start, "heaps"), (pair, "maml")):
+        ended = begin(stage=stage)
+        assert ended.returncode == 0, ended.stderr
+    assert (out / "texts/rows.jsonl").read_bytes() == (done / "texts/rows.jsonl").read_bytes()
+    assert (out / "texts/labels/shard-00001-of-00002.jsonl").is_file()
+    ours, theirs = (load_prompt(folder / "maml")[0].vectors_PH for folder in (out, done))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert (out / "maml/log.jsonl").read_text().count("\n") == 3
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -67,7 +68,8 @@ def run(
     from headstart.recipes.kinds import KINDS
     from headstart.recipes.recipe import load_recipe
 
-    output = Output(as_json, quiet)
+    alone = os.environ.get("RANK", "0") == "0"  # of processes started together, the first speaks
+    output = Output(as_json, quiet or not alone)
     if only is not None and until is not None:
         raise UsageError("--only and --until choose stages in two ways; give one")
     study = load_recipe(recipe, KINDS, assignments or [], data)
@@ -86,7 +88,8 @@ def run(
     except BaseException:  # a request to stop, which says the rest itself
         output.note(_way_on(ctx.obj))
         raise
-    _report(output, folder, outcomes, time.perf_counter() - begun)
+    if alone:
+        _report(output, folder, outcomes, time.perf_counter() - begun)
 
 
 def _way_on(command: str) -> str:

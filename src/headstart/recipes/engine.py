@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import HeadstartError, UsageError, did_you_mean
-from headstart.recipes.manifest import STARTED, Manifest, Work, data_hash
+from headstart.models.processes import own_processes
+from headstart.recipes.manifest import STARTED, Work, data_hash
 from headstart.recipes.recipe import Recipe, Stage
 from headstart.recipes.run_dir import (
     Found,
@@ -122,7 +123,8 @@ def run_recipe(
     """Run what is not done yet, in order.
 
     A run that was stopped at any point continues when it is started again: with the first stage that
-    is not done, which continues from its own partial files.
+    is not done, which continues from its own partial files. Of processes that were started together the
+    first holds the folder; they run what can be shared, and refuse the rest.
 
     Args:
         recipe: The study.
@@ -155,13 +157,17 @@ def run_recipe(
     hashes = data_hashes(recipe, stages)  # a file that is missing is told before hours of work
     contents: dict[str, str] = {}
     outcomes = []
-    with locked(out):
-        tidy(out)
-        save_recipe(out, recipe.resolved())
+    together = own_processes()
+    with locked(out) if together.is_main_process else nullcontext():
+        if together.is_main_process:
+            tidy(out)
+            save_recipe(out, recipe.resolved())
         for stage in stages:
+            together.wait_for_everyone()
             work = work_of(stage, contents, hashes)
             found = look(out / stage.name, work)
             outcome, contents[stage.name] = Outcome(stage, found), found.content
+            together.wait_for_everyone()  # all have looked before one writes
             if found.state is State.done:
                 (out / stage.name / STARTED).unlink(missing_ok=True)  # killed after its manifest
             elif only is not None and stage.name != only:
@@ -169,10 +175,14 @@ def run_recipe(
                     f"{out}: stage '{only}' needs '{stage.name}', which is not done; "
                     f"run --until {stage.name} before"
                 )
+            elif together.num_processes > 1 and not stage.kind.shared:
+                raise UsageError(
+                    f"stage '{stage.name}': {together.num_processes} processes cannot share a stage of kind "
+                    f"'{stage.kind.name}'; run it alone first (--until {stage.name}), then these together"
+                )
             else:
                 begun = time.perf_counter()
-                manifest = _run_stage(recipe, stage, out, work, found, watch)
-                contents[stage.name] = manifest.content
+                contents[stage.name] = _run_stage(recipe, stage, out, work, found, watch)
                 outcome = Outcome(stage, found, time.perf_counter() - begun)
             outcomes.append(outcome)
     return outcomes
@@ -206,10 +216,13 @@ def work_of(stage: Stage, contents: Mapping[str, str], hashes: Mapping[str, str 
 
 def _run_stage(
     recipe: Recipe, stage: Stage, out: Path, work: Work, found: Found, watch: Watch
-) -> Manifest:
-    folder = out / stage.name
+) -> str:
+    """Run a stage, in every process its share; return the hash of its files."""
+    folder, together = out / stage.name, own_processes()
     with watch(stage, found) as progress:
-        begin(folder, work, found)
+        if together.is_main_process:
+            begin(folder, work, found)
+        together.wait_for_everyone()
         begun = time.perf_counter()
         context = Context(
             settings=stage.settings,
@@ -224,7 +237,11 @@ def _run_stage(
             stage.kind.run(context)
         except HeadstartError as error:
             raise type(error)(f"stage '{stage.name}': {error}") from error
-        return finish(folder, work, time.perf_counter() - begun, _versions())
+        together.wait_for_everyone()
+        if together.is_main_process:
+            finish(folder, work, time.perf_counter() - begun, _versions())
+        together.wait_for_everyone()
+        return look(folder, work).content
 
 
 def _chosen(recipe: Recipe, only: str | None, until: str | None) -> Sequence[Stage]:

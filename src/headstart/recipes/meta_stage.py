@@ -19,6 +19,7 @@ from headstart.errors import DataError
 from headstart.learn.doctor import diagnose_meta
 from headstart.learn.meta import MetaTrained, meta_train
 from headstart.learn.meta_step import inner_rate
+from headstart.learn.processes import is_first
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser, named_start
 from headstart.models.load import load_model
@@ -174,7 +175,8 @@ def run_meta_train(context: Context[MetaStage]) -> None:
     found = meta_train(
         model, encoded, start_PH, settings.train, context.seed, context.folder, progress
     )
-    _write(context, model, found, tasks, left_out, encoded)
+    if is_first():
+        _write(context, model, found, tasks, left_out, encoded)
 
 
 def read_clusters(folder: Path, max_rows: int | None = None) -> dict[str, list[Example]]:
@@ -262,4 +264,4 @@ def inner_gains(found: MetaTrained, train: MetaTrain) -> list[float]:
     return [statistics.fmean(later)] if later else []
 
 
-META_TRAIN = StageKind("meta-train", 1, MetaStage, run_meta_train)
+META_TRAIN = StageKind("meta-train", 1, MetaStage, run_meta_train, shared=True)

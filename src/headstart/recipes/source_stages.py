@@ -16,6 +16,7 @@ import pydantic
 
 from headstart.config import Settings
 from headstart.errors import DataError, UsageError, did_you_mean
+from headstart.learn.processes import is_first
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
 from headstart.recipes.targets import stream_rows
@@ -85,6 +86,8 @@ def run_pseudo_label(context: Context[PseudoLabelStage]) -> None:
         corpus={"corpora": list(settings.corpora), "passages": settings.passages.model_dump()},
         progress=lambda done: context.progress("labelling", done),
     )
+    if not is_first():
+        return
     plan = settings.select.model_copy(update={"seed": context.seed})
     kept, report = select(
         lambda: read_labels(folder / "labels.jsonl"), teacher.labels, plan, _held_out(context)
@@ -378,6 +381,8 @@ def _write_rows(folder: Path, rows: Iterable[dict[str, Any]], report: Any = None
     write_whole(folder / ROWS, "".join(lines))
 
 
-PSEUDO_LABEL = StageKind("pseudo-label", 1, PseudoLabelStage, run_pseudo_label, uses_model=False)
+PSEUDO_LABEL = StageKind(
+    "pseudo-label", 1, PseudoLabelStage, run_pseudo_label, uses_model=False, shared=True
+)
 LABELLED = StageKind("labelled", 1, LabelledStage, run_labelled, uses_model=False)
 CLUSTER = StageKind("cluster", 1, ClusterStage, run_cluster, uses_model=False)

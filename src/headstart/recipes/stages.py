@@ -170,6 +170,8 @@ class StageKind(Generic[S]):
         run: Reads the inputs, writes into ``context.folder``. The same context must give the same
             files, byte for byte: no times and no absolute paths in them.
         uses_model: Whether the base model matters; if not, another one leaves the stage done.
+        shared: Whether processes that were started together (``accelerate launch``, ``torchrun``) can
+            run it, each its share.
 
     Example:
         >>> def note(context: Context[Settings]) -> None:
@@ -183,6 +185,7 @@ class StageKind(Generic[S]):
     settings: type[S]
     run: Callable[[Context[S]], None]
     uses_model: bool = True
+    shared: bool = False
 
     def __post_init__(self) -> None:
         assert re.fullmatch(NAME, self.name), self.name
