@@ -7,7 +7,7 @@ from headstart.cli.output import Output
 
 
 def inits(quiet: options.QuietFlag = False, as_json: options.JsonFlag = False) -> None:
-    """List the starts that ship: what each is for, and what it reached."""
+    """List the starts that ship: what each is for, what it was learned on, and what it reached."""
     from headstart.prompts.shipped import shipped_cards
 
     output = Output(as_json, quiet)
@@ -16,6 +16,8 @@ def inits(quiet: options.QuietFlag = False, as_json: options.JsonFlag = False) -
         output.say("no start ships with this version; `--init vocab` needs none")
     for name, card in cards.items():
         output.say(f"headstart:{name}", f"  {card.training.get('about', '')}")
+        for source in card.training.get("sources", []):
+            output.say(f"  learned on {source['name']} ({source['licence']})")
         output.say(f"  {card.length} vectors for {card.base_model}; accuracy:")
         output.table(
             ["target task", "accuracy"],
