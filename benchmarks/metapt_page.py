@@ -106,7 +106,9 @@ def page(found: Studies, words: str) -> str:
     def chosen(results: Sequence[Result], method: str) -> list[Result]:
         return [r for r in results if r.method == method]
 
-    small = of("metapt-small", "tuned-plain", "tuned", "tuned-maml", "tuned-yelp", "rivals", "setfit")
+    small = of(
+        "metapt-small", "tuned-plain", "tuned", "tuned-maml", "tuned-yelp", "rivals", "setfit"
+    )
     first = [r for r in small if not r.method.endswith(", untuned")] + of("sentiment", "tuned")
     second = of("metapt-small", "tuned-2")
     pairs = {"tuned": "{}", "untuned": "{}, untuned"}

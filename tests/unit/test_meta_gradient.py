@@ -8,7 +8,8 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.optimization import Adafactor
 
-from headstart.learn.gradient import StackedLoss, row_losses
+from headstart.learn import gradient
+from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
 from headstart.models.base import Encoded
 from headstart.models.load import load_model, wrap
 from headstart.models.tiny import byte_tokenizer
@@ -247,3 +248,29 @@ def test_the_inner_optimisers_step_as_the_known_ones(name):
             parameter.grad = 2 * (parameter.detach() - target_KPH[k])
             known.step()
         assert torch.allclose(adapted_KPH[k], parameter, atol=1e-5)
+
+
+def test_gradients_do_not_depend_on_how_rows_are_grouped(model, start_PH, monkeypatch):
+    """Groups run side by side and meet at the prompts' keys and values; direct autograd is the oracle."""
+    support, _ = tasks(model)
+    support.mask_NP = torch.tensor([[False, True], [True, True], [True, True]])
+    prompts_NPH = start_PH.expand(K, P, H) * torch.tensor([1.0, 0.7, 1.3])[:, None, None]
+    direction_NPH = torch.randn(K, P, H, generator=torch.Generator().manual_seed(2)).double()
+
+    def direct(leaf_NPH):
+        bank = PromptBank(leaf_NPH, support.mask_NP)
+        loss_B = row_losses(model, support.rows, bank, support.owner_B, "candidates", PLAIN)
+        return (loss_B / support.rows_of_prompt_N[support.owner_B]).sum()
+
+    leaf_NPH = prompts_NPH.clone().requires_grad_()
+    (grad_NPH,) = torch.autograd.grad(direct(leaf_NPH), leaf_NPH, create_graph=True)
+    (product_NPH,) = torch.autograd.grad(grad_NPH, leaf_NPH, direction_NPH)
+    for size in (1, 4, 9):
+        monkeypatch.setattr(
+            gradient,
+            "by_length",
+            lambda sizes, n=size: [list(range(len(sizes)))[i : i + n] for i in range(0, 9, n)],
+        )
+        assert torch.allclose(support.first_order(prompts_NPH)[1], grad_NPH, atol=1e-12)
+        found_NPH = support.second_order(prompts_NPH, direction_NPH)
+        assert torch.allclose(found_NPH, product_NPH, atol=1e-12)
