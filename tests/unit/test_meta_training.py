@@ -15,10 +15,13 @@ from headstart.learn.checkpoint import load_state
 from headstart.learn.doctor import diagnose_meta
 from headstart.learn.meta import LOG, STATE, meta_train, read_log
 from headstart.learn.meta_look import split_tasks
+from headstart.learn.meta_step import meta_gradient, stacked
 from headstart.models.base import Encoded
 from headstart.models.load import load_model
+from headstart.ops.inner_loop import sgd
+from headstart.ops.meta_gradient import multitask
 from headstart.recipes.meta_stage import inner_gains
-from headstart.tasks.episodes import draw_episodes
+from headstart.tasks.episodes import Episode, draw_episodes
 
 QUICK = {"num_steps": 6, "num_support": 2, "num_query": 2, "num_validation": 4, "eval_every": 2}
 
@@ -108,6 +111,23 @@ def test_a_sample_of_tasks_costs_every_method_the_same_rows(model, method):
     settings = MetaTrain(**QUICK, method=method, meta_batch_size=2)
     found = meta_train(model, tasks(num_tasks=3), start(model), settings)
     assert found.rows_seen == found.steps * 2 * (settings.num_support + settings.num_query)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_multi_task_in_one_heap_is_the_sum_over_its_tasks(model, reduction):
+    """Nothing adapts, so the start is run once; the gradient is that of a prompt a task."""
+    rows = [row for task in tasks(num_tasks=3) for row in task]
+    episodes = [Episode(k, (4 * k, 4 * k + 1), (4 * k + 2, 4 * k + 3)) for k in range(3)]
+    settings = MetaTrain(method="multitask", reduction=reduction)
+    found_PH, record = meta_gradient(model, start(model), rows, episodes, settings)
+    support, query = (
+        stacked(model, rows, draws, settings)
+        for draws in ([e.support for e in episodes], [e.query for e in episodes])
+    )
+    apart = multitask(start(model), 3, support, query, sgd(0.1), 0)
+    whole_PH = apart.gradient_PH / (3 if reduction == "mean" else 1)
+    assert torch.allclose(found_PH, whole_PH, atol=1e-6)
+    assert record["query_loss"] == pytest.approx(float(apart.query_loss_K.mean()), abs=1e-6)
 
 
 def test_reptile_without_an_inner_step_is_refused():

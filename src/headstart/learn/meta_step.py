@@ -50,15 +50,19 @@ def meta_gradient(
         draws = [(episode.support, episode.query) for episode in mine]
         if settings.method == "reptile":
             draws = [(support + query, ()) for support, query in draws]
+        if settings.method == "multitask":  # nothing adapts: the start is run once for all tasks
+            heaps = [[row for draw in draws for row in draw[part]] for part in (0, 1)]
+            draws = [(tuple(heaps[0]), tuple(heaps[1]))]
+        tasks_a_prompt = len(mine) // len(draws)
         support, query = (
             stacked(model, rows, [draw[part] for draw in draws], settings) for part in (0, 1)
         )
         method = METHODS["multitask" if settings.method == "plain" else settings.method]
         update, steps = inner_update(settings, model), settings.inner_steps
-        found = method(start_PH, len(mine), support, query, update, steps)
-        gradient_PH = found.gradient_PH
+        found = method(start_PH, len(draws), support, query, update, steps)
+        gradient_PH = found.gradient_PH * tasks_a_prompt
         parts = (found.support_loss_K, found.query_loss_K, found.moved_K)
-        sums = torch.stack([part.sum() for part in parts]).to(start_PH)
+        sums = tasks_a_prompt * torch.stack([part.sum() for part in parts]).to(start_PH)
     # one message: the gradient and what is logged
     total = sum_over_processes(torch.cat([gradient_PH.flatten(), sums]))
     gradient_PH, sums = total[:-3].view_as(start_PH), total[-3:] / len(episodes)
