@@ -202,14 +202,16 @@ def test_no_corpus_crowds_out_another_and_long_texts_may_keep_their_end(tmp_path
         "sources": {
             "starts": {"file": "labelled.jsonl", "size": 4},
             "ends": {"file": "labelled.jsonl", "size": 4, "cut": "end"},
+            "short": {"file": "labelled.jsonl", "size": 4, "max_words": 2},
         },
     }  # fmt: skip
     out = stage_on(tmp_path, data, {"source": settings})
     rows = [json.loads(line) for line in (out / "source/rows.jsonl").read_text().splitlines()]
     texts = {
-        name: [row["text"] for row in rows if row["source"] == name] for name in ("starts", "ends")
+        name: [row["text"] for row in rows if row["source"] == name] for name in settings["sources"]
     }
     assert all(text.startswith("The ") and text.endswith(" was") for text in texts["starts"])
+    assert {len(text.split()) for text in texts["short"]} == {2}
     assert all(text.endswith(".") and len(text.split()) == 3 for text in texts["ends"])
 
 

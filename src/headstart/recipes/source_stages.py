@@ -109,6 +109,7 @@ class LabelledSource(Settings):
             template of P3.
         only: Of those, the ones that are kept, by their values (``glue_mrpc/equivalent``). Default: all.
         size: Rows of each source to keep, as equally per label as it divides; ``None``: all.
+        max_words: Longer texts are cut to so many words; ``None``: as the stage says.
         cut: Which part of a longer text is kept: its ``start``, its ``end``, where long reviews come to
             their verdict, or none of it (``drop``), where the question stands in the text.
         question: What follows every text, e.g. a line that asks for the label.
@@ -127,6 +128,7 @@ class LabelledSource(Settings):
     by: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     size: int | None = pydantic.Field(None, ge=1)
+    max_words: int | None = pydantic.Field(None, ge=1)
     cut: Literal["start", "end", "drop"] = "start"
     question: str = ""
 
@@ -178,7 +180,8 @@ def run_labelled(context: Context[LabelledStage]) -> None:
         for values, found in by_values(read, source).items():
             full = "/".join((name, *values))
             fields = {row.id: row.fields for row in found}
-            given = list(filter(None, (_sure(row, settings.max_words, source) for row in found)))
+            longest = source.max_words or settings.max_words
+            given = list(filter(None, (_sure(row, longest, source.cut) for row in found)))
             plan = SelectionSettings(
                 min_words=settings.min_words,
                 leak_words=settings.leak_words,
@@ -357,14 +360,14 @@ def _held_out(context: Context[Any]) -> dict[str, list[str]]:
     }
 
 
-def _sure(row: Example, max_words: int | None, source: LabelledSource) -> PseudoLabel | None:
+def _sure(row: Example, max_words: int | None, cut: str) -> PseudoLabel | None:
     text = str(row.fields["text"])
     words = text.split()
-    if source.cut == "drop":  # what is kept keeps its lines too
+    if cut == "drop":  # what is kept keeps its lines too
         if max_words is not None and len(words) > max_words:
             return None
     else:
-        text = " ".join(words[:max_words] if source.cut == "start" else words[-(max_words or 0) :])
+        text = " ".join(words[:max_words] if cut == "start" else words[-(max_words or 0) :])
     return PseudoLabel(row.id, text, str(row.label), 1.0, ())
 
 
