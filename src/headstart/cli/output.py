@@ -121,6 +121,7 @@ class Progress:
 
     def __init__(self, label: str, total: int | None) -> None:
         self.label, self.total, self.done = label, total, 0
+        self.first: int | None = None
 
     def to(self, done: int, note: str = "") -> None:
         """Say how much is done in all.
@@ -129,6 +130,8 @@ class Progress:
             >>> Progress("tuning", 4).to(2, "loss 0.69")
         """
         self.done = done
+        if self.first is None:  # what was done before says nothing about the speed of now
+            self.first = done
         self.show(note)
 
     def add(self, count: int) -> None:
@@ -159,8 +162,11 @@ class _Lines(Progress):
         self.shown = now
         words = [f"{self.label}: {self.done}"]
         if self.total:
-            left = (now - self.started) / max(1, self.done) * (self.total - self.done)
-            words = [f"{self.label}: {self.done}/{self.total}", f"about {left:.0f} s left"]
+            words = [f"{self.label}: {self.done}/{self.total}"]
+            since = self.done - (self.first or 0)
+            if since > 0:
+                left = (now - self.started) / since * (self.total - self.done)
+                words.append(f"about {left:.0f} s left")
         print(", ".join([*words, *([note] if note else [])]), file=sys.stderr, flush=True)
 
 
@@ -189,6 +195,8 @@ class _Bar(Progress):
         self.bar.stop()
 
     def show(self, note: str) -> None:
+        if self.done == self.first:
+            self.bar.reset(self.task, total=self.total, completed=self.done, note=note)
         self.bar.update(self.task, completed=self.done, note=note)
 
 
