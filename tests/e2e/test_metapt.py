@@ -231,6 +231,11 @@ def test_a_file_of_many_tasks_becomes_a_source_for_each_with_its_question(tmp_pa
     assert sorted(row["text"] for row in rows if row["source"] == "many/a") == [
         f"a\n{word} ?" for word in ("apple", "pear", "plum")
     ]
+    report = json.loads((out / "source/report.json").read_text())
+    assert report["many/a"]["dropped"]["too_long"] == 1
+    stage["sources"]["many"] = many | {"only": [], "by": [], "max_words": 1}
+    with pytest.raises(DataError, match="every row of 'many' is over 1 words"):
+        stage_on(tmp_path / "short", data, {"source": stage})
     stage["sources"]["many"] = many | {"only": ["a", "d"]}
     with pytest.raises(DataError, match="only: no row has 'd' in set"):
         stage_on(tmp_path / "again", data, {"source": stage})
@@ -308,6 +313,9 @@ def test_two_processes_share_a_run(data, done, tmp_path):
         ({"stages.tuned.starts": {"a/b": {"init": "vocab"}}}, "a/b"),
         ({"stages.rivals.protocol.dev_shots": 0}, "several rates need dev rows"),
         ({"stages.rivals.label_maps": {"pear": {}}}, "'pear' is no target; did you mean 'pair'"),
+        ({"stages.rivals.label_maps": {"pair": {"0": "2"}}}, "label_maps.pair: '2' is no class"),
+        ({"stages.source.sources.ours.keep": ["source"]}, "'source' is a name of headstart's own"),
+        ({"stages.source.sources.ours.bins": [2, 1]}, "from the lowest to the highest"),
         ({"stages.tuned.starts.maml": {"init": "vocav"}}, "unknown init 'vocav'; did you mean"),
         ({"stages.tuned.starts.maml.train": {"lrr": 1}}, "unknown setting 'lrr'"),
         ({"stages.maml.init": "headstart"}, "name a shipped start"),

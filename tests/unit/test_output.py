@@ -16,4 +16,4 @@ def test_time_left_counts_from_where_a_run_went_on(
     progress.to(10)
     first, second = capsys.readouterr().err.splitlines()
     assert first == "tuning: 9/15, step 4"
-    assert second == "tuning: 10/15, about 150 s left"
+    assert second == "tuning: 10/15, about 100 s left"

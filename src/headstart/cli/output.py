@@ -157,13 +157,15 @@ class _Lines(Progress):
 
     def show(self, note: str) -> None:
         now = time.monotonic()
+        if self.done == self.first and self.first > 1:  # goes on from what was done before
+            self.started = now
         if now - self.shown < EVERY:
             return
         self.shown = now
         words = [f"{self.label}: {self.done}"]
         if self.total:
             words = [f"{self.label}: {self.done}/{self.total}"]
-            since = self.done - (self.first or 0)
+            since = self.done - (self.first if self.first is not None and self.first > 1 else 0)
             if since > 0:
                 left = (now - self.started) / since * (self.total - self.done)
                 words.append(f"about {left:.0f} s left")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -68,16 +67,19 @@ def run(
     from headstart.recipes.kinds import KINDS
     from headstart.recipes.recipe import load_recipe
 
-    alone = os.environ.get("RANK", "0") == "0"  # of processes started together, the first speaks
-    output = Output(as_json, quiet or not alone)
     if only is not None and until is not None:
         raise UsageError("--only and --until choose stages in two ways; give one")
     study = load_recipe(recipe, KINDS, assignments or [], data)
-    from headstart.recipes.engine import plan, run_recipe  # torch: after what is instant
+    from headstart.models.processes import own_processes  # torch: after what is instant
+    from headstart.recipes.engine import plan, run_recipe
 
+    speaks = bool(own_processes().is_main_process)  # of processes started together, the first
+    output = Output(as_json, quiet or not speaks)
     folder = Path("runs", study.name) if out is None else out
     if dry_run:
-        return _show_plan(output, study, folder, plan(study, folder, only=only, until=until))
+        if speaks:
+            _show_plan(output, study, folder, plan(study, folder, only=only, until=until))
+        return
     begun = time.perf_counter()
     try:
         outcomes = run_recipe(study, folder, only=only, until=until, watch=partial(_shown, output))
@@ -88,7 +90,7 @@ def run(
     except BaseException:  # a request to stop, which says the rest itself
         output.note(_way_on(ctx.obj))
         raise
-    if alone:
+    if speaks:
         _report(output, folder, outcomes, time.perf_counter() - begun)
 
 

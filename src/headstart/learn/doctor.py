@@ -100,8 +100,8 @@ def diagnose_meta(
 
     Args:
         losses: The outer loss of every update, in nats.
-        gains: The inner-loop gain at every look: the part of the held-out query loss that adapting takes
-            away. Empty for methods without an inner loop.
+        gains: The inner-loop gain at every look, or of the updates where there was none: the part of the
+            query loss that adapting takes away. Empty for methods without an inner loop.
         inner_lr: The inner step size, for the advice.
         drift: How far the start is from where it began, in units of its own size.
 
@@ -111,7 +111,7 @@ def diagnose_meta(
     """
     if not all(map(math.isfinite, (*losses, *gains))):
         return "the loss is not finite: lower meta_lr, or inner_lr, by a factor of ten"
-    if losses and drift < 0.01:
+    if len(losses) >= 20 and drift < 0.01:
         return f"the start cannot move: it changed by {drift:.2%} in {len(losses)} updates; raise meta_lr"
     gain = max(gains, default=1.0)
     if 0 <= gain < 0.005:
@@ -121,7 +121,7 @@ def diagnose_meta(
         )
     if gain < 0:
         return (
-            f"the inner step hurts: it adds {-gain:.2%} or more to the query loss at every look; lower "
+            f"the inner step hurts: it adds {-gain:.2%} or more to the query loss; lower "
             f"inner_lr from {inner_lr:.3g} to about {inner_lr / 3:.3g}, or draw more support rows"
         )
     return None

@@ -24,7 +24,7 @@ from headstart.learn.fewshot import schedule_factor
 from headstart.learn.loop import Event, run_loop
 from headstart.learn.meta_look import look_at_held_out, split_tasks
 from headstart.learn.meta_step import meta_gradient
-from headstart.learn.processes import is_first
+from headstart.learn.processes import from_first, is_first
 from headstart.models.base import BaseModel, Encoded
 from headstart.ops.initialise import root_mean_square
 from headstart.ops.inner_loop import UPDATES
@@ -213,7 +213,11 @@ class _MetaRun:
         return draw_episodes(tasks, support, query, self.seed, index, at_once)
 
     def look(self, done: int) -> bool:
-        look = look_at_held_out(self.model, self.prompt_PH, self.rows, self.held_out, self.settings)
+        look = from_first(
+            lambda: look_at_held_out(
+                self.model, self.prompt_PH, self.rows, self.held_out, self.settings
+            )
+        )
         self.found.looks.append({"step": done, **look})
         score = (look["accuracy_after"], -look["loss_after"])
         if self.settings.select == "loss":

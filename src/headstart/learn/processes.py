@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -35,6 +35,20 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
     total: Tensor = reduce(values, reduction="sum")
     return total
+
+
+def from_first(compute: Callable[[], Item]) -> Item:
+    """Compute something in the first process and give it to all, so that all decide alike.
+
+    Example:
+        >>> from_first(lambda: 3)
+        3
+    """
+    from accelerate.utils import broadcast_object_list
+
+    found = [compute() if is_first() else None]
+    shared: list[Item] = broadcast_object_list(found)
+    return shared[0]
 
 
 def is_first() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ def own_processes(cpu: bool | None = None) -> Any:
     """
     from accelerate import PartialState
 
-    return PartialState(cpu=not torch.cuda.is_available() if cpu is None else cpu)
+    # the first process may sort millions of rows while the others wait
+    return PartialState(
+        cpu=not torch.cuda.is_available() if cpu is None else cpu, timeout=timedelta(days=1)
+    )
 
 
 def own_device() -> torch.device:

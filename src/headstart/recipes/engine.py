@@ -11,7 +11,7 @@ from pathlib import Path
 
 from headstart.errors import HeadstartError, UsageError, did_you_mean
 from headstart.models.processes import own_processes
-from headstart.recipes.manifest import STARTED, Work, data_hash
+from headstart.recipes.manifest import MANIFEST, STARTED, Manifest, Work, data_hash, read_record
 from headstart.recipes.recipe import Recipe, Stage
 from headstart.recipes.run_dir import (
     Found,
@@ -241,7 +241,9 @@ def _run_stage(
         if together.is_main_process:
             finish(folder, work, time.perf_counter() - begun, _versions())
         together.wait_for_everyone()
-        return look(folder, work).content
+        manifest = read_record(folder / MANIFEST, Manifest)
+        assert manifest is not None, folder
+        return manifest.content
 
 
 def _chosen(recipe: Recipe, only: str | None, until: str | None) -> Sequence[Stage]:

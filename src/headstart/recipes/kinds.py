@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from headstart.recipes.downstream_stage import FEW_SHOT
+from headstart.recipes.labelled_stage import LABELLED
 from headstart.recipes.map_stage import CLUSTER_MAP
 from headstart.recipes.meta_stage import META_TRAIN
 from headstart.recipes.rivals_stage import RIVALS_KIND
 from headstart.recipes.ship_stage import SHIP
-from headstart.recipes.source_stages import CLUSTER, LABELLED, PSEUDO_LABEL
+from headstart.recipes.source_stages import CLUSTER, PSEUDO_LABEL
 from headstart.recipes.stages import table_of
 from headstart.recipes.table_stage import CURVE, TABLE
 from headstart.recipes.teacher_stage import TEACHER

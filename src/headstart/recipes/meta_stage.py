@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -250,18 +249,22 @@ def _write(
 
 
 def inner_gains(found: MetaTrained, train: MetaTrain) -> list[float]:
-    """Return the gains that a run is judged by: of its looks, or else the mean over its later updates.
+    """Return the gains that a run is judged by: of its looks, or else that of its later updates together.
 
     Example:
-        >>> inner_gains(MetaTrained(torch.zeros(1, 2), log=[{"gain": 0.1}, {"gain": 0.2}]), MetaTrain())
-        [0.2]
+        >>> log = [{"support_loss": 2.0, "query_loss": 1.5}]
+        >>> inner_gains(MetaTrained(torch.zeros(1, 2), log=log), MetaTrain())
+        [0.25]
     """
     if not train.has_inner_loop:
         return []
     if found.looks:
         return [look["gain"] for look in found.looks]
-    later = [record["gain"] for record in found.log[len(found.log) // 2 :] if "gain" in record]
-    return [statistics.fmean(later)] if later else []
+    later = found.log[len(found.log) // 2 :]
+    if train.method == "reptile" or not later:  # whose query rows are its support rows
+        return []
+    before, after = (sum(r[name] for r in later) for name in ("support_loss", "query_loss"))
+    return [1 - after / max(before, 1e-12)]
 
 
 META_TRAIN = StageKind("meta-train", 1, MetaStage, run_meta_train, shared=True)

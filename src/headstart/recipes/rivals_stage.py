@@ -66,6 +66,13 @@ class RivalsStage(Settings):
                 raise ValueError(
                     f"label_maps: '{name}' is no target{did_you_mean(name, self.targets)}"
                 )
+            words = self.targets[name].words
+            for label in filter(None, self.label_maps[name].values()):
+                if label not in words:
+                    raise ValueError(
+                        f"label_maps.{name}: '{label}' is no class of it ({', '.join(words)})"
+                        f"{did_you_mean(label, words)}"
+                    )
         if len(self.rates) > 1 and not self.protocol.dev_shots:
             raise ValueError("several rates need dev rows to choose by; set protocol.dev_shots")
         return self

@@ -170,8 +170,7 @@ class StageKind(Generic[S]):
         run: Reads the inputs, writes into ``context.folder``. The same context must give the same
             files, byte for byte: no times and no absolute paths in them.
         uses_model: Whether the base model matters; if not, another one leaves the stage done.
-        shared: Whether processes that were started together (``accelerate launch``, ``torchrun``) can
-            run it, each its share.
+        shared: Whether processes that were started together (``torchrun``) can run it, each its share.
 
     Example:
         >>> def note(context: Context[Settings]) -> None:
