@@ -51,7 +51,7 @@ def pseudo_label(
 ) -> dict[str, Any]:
     """Label a stream into a folder; return what ``labels.json`` there holds.
 
-    Call it with the same stream in each of the processes that ``accelerate launch`` or ``torchrun``
+    Call it with the same stream in each of the processes that ``torchrun``
     started; each takes its share of the chunks, and the first puts the shards together. Called again
     after a kill it goes on, and where all is done already it reads no text.
 
@@ -175,7 +175,7 @@ def label_share(
             if os.fstat(file.fileno()).st_size != size:
                 raise StorageError(
                     f"{path}: another process writes to it too; start the processes together, with "
-                    "accelerate launch or torchrun, or one only"
+                    "torchrun, or one only"
                 )
             size += file.write(lines)
             file.flush()
