@@ -11,7 +11,8 @@ UsageError                      exit code 2: the request itself is wrong
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -61,3 +62,26 @@ def did_you_mean(word: str, known: Iterable[object]) -> str:
     """
     close = get_close_matches(word, [str(k) for k in known], n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+@contextmanager
+def told_by_settings(where: str = "") -> Iterator[None]:
+    """Let a check of ours speak inside settings, whose validators raise ``ValueError``.
+
+    Args:
+        where: What comes before the message.
+
+    Raises:
+        ValueError: In the place of a ``UsageError``.
+
+    Example:
+        >>> with told_by_settings("init: "):
+        ...     raise UsageError("unknown")
+        Traceback (most recent call last):
+        ...
+        ValueError: init: unknown
+    """
+    try:
+        yield
+    except UsageError as error:
+        raise ValueError(f"{where}{error}") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headstart.errors import UsageError, did_you_mean
+from headstart.errors import UsageError, did_you_mean, told_by_settings
 from headstart.models.base import BaseModel
 from headstart.ops import initialise
 from headstart.ops.initialise import Initialiser, root_mean_square
@@ -74,10 +74,8 @@ def named_start(spec: str | None) -> str | None:
         ('vocab', None)
     """
     if spec is not None:
-        try:
+        with told_by_settings():
             check_spec(spec)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
         if spec == "headstart":
             raise ValueError("name a shipped start, e.g. headstart:sentiment")
     return spec

@@ -10,7 +10,7 @@ import pydantic
 import torch
 
 from headstart.config import FewShot, Scoring, Settings, check_settings
-from headstart.errors import UsageError
+from headstart.errors import told_by_settings
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
@@ -89,10 +89,8 @@ class FewShotStage(Settings):
     @pydantic.model_validator(mode="after")
     def _changes_are_settings(self) -> FewShotStage:
         for name in self.starts:
-            try:
+            with told_by_settings(f"starts.{name}.train: "):
                 self.train_of(name)
-            except UsageError as error:
-                raise ValueError(f"starts.{name}.train: {error}") from error
         return self
 
     def train_of(self, start: str) -> FewShot:

@@ -12,7 +12,7 @@ import numpy as np
 import pydantic
 
 from headstart.config import Settings
-from headstart.errors import UsageError
+from headstart.errors import told_by_settings
 from headstart.learn.processes import is_first
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, DataFile, StageKind, StageRef, of_kind
@@ -115,10 +115,8 @@ class ClusterStage(Settings):
     @pydantic.field_validator("method")
     @classmethod
     def _known(cls, method: str) -> str:
-        try:
+        with told_by_settings():
             clusterer(method)
-        except UsageError as error:
-            raise ValueError(str(error)) from error
         return method
 
 
