@@ -15,7 +15,7 @@ from headstart.models.load import load_model, wrap
 from headstart.models.tiny import byte_tokenizer
 from headstart.ops.inner_loop import UPDATES, adapt, sgd
 from headstart.ops.meta_gradient import METHODS, fomaml, maml, multitask, reptile
-from headstart.prompts.bank import PromptBank
+from headstart.prompts.bank import PromptBank, Stack
 
 K, P, H = 3, 2, 16
 
@@ -253,12 +253,13 @@ def test_the_inner_optimisers_step_as_the_known_ones(name):
 def test_gradients_do_not_depend_on_how_rows_are_grouped(model, start_PH, monkeypatch):
     """Groups run side by side and meet at the prompts' keys and values; direct autograd is the oracle."""
     support, _ = tasks(model)
-    support.mask_NP = torch.tensor([[False, True], [True, True], [True, True]])
+    mask_NP = torch.tensor([[False, True], [True, True], [True, True]])
+    support.like = PromptBank(Stack(start_PH.expand(K, P, H), mask_NP))
     prompts_NPH = start_PH.expand(K, P, H) * torch.tensor([1.0, 0.7, 1.3])[:, None, None]
     direction_NPH = torch.randn(K, P, H, generator=torch.Generator().manual_seed(2)).double()
 
     def direct(leaf_NPH):
-        bank = PromptBank(leaf_NPH, support.mask_NP)
+        bank = PromptBank(Stack(leaf_NPH, mask_NP))
         loss_B = row_losses(model, support.rows, bank, support.owner_B, "candidates", PLAIN)
         return (loss_B / support.rows_of_prompt_N[support.owner_B]).sum()
 

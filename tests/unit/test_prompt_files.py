@@ -136,12 +136,13 @@ def test_a_failed_write_leaves_the_old_file_and_no_scratch(tmp_path, monkeypatch
 def test_a_bank_gives_back_each_prompt_right_aligned(lengths):
     prompts = [torch.full((length, 4), float(n + 1)) for n, length in enumerate(lengths)]
     bank = PromptBank.stack(prompts)
-    rows, mask = bank.rows(torch.arange(len(prompts)))
+    taken = bank.take(torch.arange(len(prompts))).only
+    rows, mask = taken.vectors_NPX, taken.mask_NP
     for n, prompt in enumerate(prompts):
         assert torch.equal(rows[n][mask[n]], prompt)
         assert mask[n].tolist() == sorted(mask[n].tolist())
 
 
 def test_a_bank_of_unlike_models_is_refused():
-    with pytest.raises(ValueError, match="one hidden size"):
+    with pytest.raises(ValueError, match="one size of vectors"):
         PromptBank.stack([torch.zeros(1, 4), torch.zeros(1, 8)])

@@ -227,12 +227,10 @@ class _Stack:
         rows = [row for batch in batches.values() for row in batch]
         owner = [n for n, batch in batches.items() for _ in batch]
         bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
-        losses = StackedLoss(
-            self.model, rows, owner, self.settings.loss, self.scoring, bank.mask_NP
-        )
-        loss_N, grad_NPH = losses.first_order(bank.prompts_NPH)
+        losses = StackedLoss(self.model, rows, owner, self.settings.loss, self.scoring, bank)
+        loss_N, grad_NPH = losses.first_order(bank.only.vectors_NPX)
         for n in chosen:
-            self.prompts[n].grad = grad_NPH[n, bank.mask_NP[n]]
+            self.prompts[n].grad = grad_NPH[n, bank.only.mask_NP[n]]
         norms = [
             float(torch.nn.utils.clip_grad_norm_([self.prompts[n]], self.settings.clip_norm))
             for n in chosen

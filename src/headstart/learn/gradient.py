@@ -80,7 +80,8 @@ class StackedLoss:
         prompt_of_row: Which prompt each row belongs to [B]; a prompt without rows has loss 0.
         loss: ``candidates`` or ``tokens``.
         scoring: The rule the losses use.
-        mask_NP: Which prompt slots are real. Default: all.
+        like: A bank of one kind: which kind the prompts are, and which of their slots are real. Default:
+            shallow, all slots.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -98,13 +99,13 @@ class StackedLoss:
         prompt_of_row: Sequence[int],
         loss: str = "candidates",
         scoring: Scoring = PLAIN,
-        mask_NP: Tensor | None = None,
+        like: PromptBank | None = None,
     ) -> None:
         """Hold rows and their owners; nothing is computed yet."""
         self.model, self.rows, self.loss, self.scoring = model, rows, loss, scoring
         self.owner_B = torch.tensor(prompt_of_row, dtype=torch.long)
         self.rows_of_prompt_N = torch.bincount(self.owner_B).float()
-        self.mask_NP = mask_NP
+        self.like = like
 
     def __call__(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses [N] in nats and gradients [N, P, H], which can be differentiated again."""
@@ -116,13 +117,13 @@ class StackedLoss:
 
         def work(group: _Group) -> tuple[Tensor, Tensor]:
             loss_B = self._weighted(group)
-            (grad_GPX,) = torch.autograd.grad(loss_B.sum(), group.bank.prompts_NPH)
+            (grad_GPX,) = torch.autograd.grad(loss_B.sum(), group.bank.only.vectors_NPX)
             return grad_GPX, loss_B.detach()
 
         leaf_NPH, shared = self._prefill(prompts_NPH)
         groups, parts = self._map(work, shared)
         grad_NPX = _gathered(shared, groups, [grad for grad, _ in parts])
-        (grad_NPH,) = torch.autograd.grad(shared.prompts_NPH, leaf_NPH, grad_NPX)
+        (grad_NPH,) = torch.autograd.grad(shared.only.vectors_NPX, leaf_NPH, grad_NPX)
         loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
         for group, (_, loss_B) in zip(groups, parts, strict=True):
             loss_N.index_add_(0, self.owner_B[group.rows], loss_B.cpu())
@@ -138,13 +139,13 @@ class StackedLoss:
         # the fused kernels have no second derivative; this changes nothing for plain attention
         with sdpa_kernel(SDPBackend.MATH), torch.enable_grad():
             leaf_NPH, shared = self._prefill(prompts_NPH)
-            deep_NPX = shared.prompts_NPH
+            deep_NPX = shared.only.vectors_NPX
             dummy_NPX = torch.zeros_like(deep_NPX).requires_grad_()
             (back_NPH,) = grad(deep_NPX, leaf_NPH, dummy_NPX, create_graph=True)
             (moved_NPX,) = grad(back_NPH, dummy_NPX, direction_NPH, retain_graph=True)
 
             def work(group: _Group) -> tuple[Tensor, Tensor]:
-                loss, leaf_GPX = self._weighted(group).sum(), group.bank.prompts_NPH
+                loss, leaf_GPX = self._weighted(group).sum(), group.bank.only.vectors_NPX
                 (grad_GPX,) = grad(loss, leaf_GPX, create_graph=True)
                 (product_GPX,) = grad(grad_GPX, leaf_GPX, moved_NPX[group.owners])
                 return grad_GPX.detach(), product_GPX
@@ -160,12 +161,10 @@ class StackedLoss:
 
     def _prefill(self, prompts_NPH: Tensor) -> tuple[Tensor, PromptBank]:
         """Compute once what the rows of each prompt share, with its graph down to a fresh leaf."""
-        mask_NP = self.mask_NP
-        if mask_NP is None:
-            mask_NP = prompts_NPH.new_ones(prompts_NPH.shape[:2]).bool()
         with torch.enable_grad():
             leaf_NPH = prompts_NPH.detach().requires_grad_()
-            return leaf_NPH, self.model.prefill(PromptBank(leaf_NPH, mask_NP))
+            bank = self.like or PromptBank.stack(list(leaf_NPH))
+            return leaf_NPH, self.model.prefill(bank.holding(leaf_NPH))
 
     def _weighted(self, group: _Group) -> Tensor:
         """Each row's loss over the number of its prompt's rows: their sum is the sum of means."""
@@ -185,9 +184,9 @@ class StackedLoss:
         groups = []
         for rows in by_length(slots(self.rows, shared)):
             owners, owner_B = self.owner_B[rows].unique(return_inverse=True)
-            leaf_GPX = shared.prompts_NPH.detach()[owners].requires_grad_()
-            bank = PromptBank(leaf_GPX, shared.mask_NP[owners], shared.deep)
-            groups.append(_Group(rows, owners, owner_B, bank))
+            bank = shared.take(owners)
+            leaf_GPX = bank.only.vectors_NPX.detach().requires_grad_()
+            groups.append(_Group(rows, owners, owner_B, bank.holding(leaf_GPX)))
         return groups, map_groups(one, groups, self.model.device)
 
 
@@ -202,7 +201,7 @@ class _Group:
 
 
 def _gathered(shared: PromptBank, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:
-    total_NPX = torch.zeros_like(shared.prompts_NPH)
+    total_NPX = torch.zeros_like(shared.only.vectors_NPX)
     for group, part_GPX in zip(groups, parts, strict=True):
         total_NPX.index_add_(0, group.owners.to(part_GPX.device), part_GPX)
     return total_NPX

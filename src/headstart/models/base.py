@@ -122,6 +122,20 @@ class BaseModel(Protocol):
         """Sum token log-probabilities of every candidate: ([B, C] in nats, tokens [B, C])."""
         ...
 
+    def deepen(self, prompts_NPH: Tensor, mask_NP: Tensor) -> Tensor:
+        """Run shallow prompts through the network: every layer's keys and values [N, P, X]."""
+        ...
+
+    def generate(
+        self,
+        rows: Sequence[Encoded],
+        bank: PromptBank | None,
+        prompt_of_row_B: Tensor | None,
+        **settings: Any,
+    ) -> list[tuple[int, ...]]:
+        """Write on from each row: new tokens, up to the end of the sequence."""
+        ...
+
     def fingerprint(self) -> Fingerprint:
         """Hash the weights and the tokenizer."""
         ...

@@ -42,7 +42,7 @@ def slots(rows: Sequence[Encoded], bank: PromptBank | None) -> list[int]:
         >>> slots([Encoded("a", (5, 6), ((7,),))], PromptBank.stack([torch.zeros(3, 4)]))
         [5]
     """
-    before = 0 if bank is None or bank.deep else bank.prompts_NPH.shape[1]
+    before = bank.shallow.mask_NP.shape[1] if bank and bank.shallow else 0
     return [before + row.size for row in rows]
 
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from headstart.models.base import Encoded, Limits
+from headstart.models.batches import pad
+from headstart.models.deep_attention import Recorder, generating
 from headstart.models.encode import answer_tokens, source_tokens, text_before_answer
 from headstart.models.frozen import Frozen
 from headstart.ops.attach import additive, causal_visibility, positions
 from headstart.ops.scores import answer_logprobs
-from headstart.prompts.bank import PromptBank
+from headstart.prompts.bank import PromptBank, Stack
+from headstart.prompts.prompt import Group
 from headstart.tasks.example import Rendered
 
 
@@ -131,62 +133,35 @@ class CausalModel(Frozen):
         ]
 
     def prefill(self, bank: PromptBank) -> PromptBank:
-        """Run the prompts through the network once: every layer's keys and values, in float32 at least.
+        """Run shallow prompts through the network once; from then on they are deep ones.
 
         Args:
-            bank: N prompts [N, P, H]; gradients of any order reach them.
+            bank: N prompts; gradients of any order reach them.
 
         Returns:
-            The deep bank [N, P, X], X the sizes of all layers' keys and values together; a bank that
-            is deep already is returned as it is.
+            The bank without shallow prompts; one that has none is returned as it is.
         """
-        if bank.deep:
+        if bank.shallow is None:
             return bank
-        mask_NP = bank.mask_NP.to(self.device)
-        parts = self._keys_and_values(bank.prompts_NPH.to(self.embedding_VH), mask_NP)
-        deep_NPX = torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=-1)
-        # rows add their gradients up here, in more digits than bfloat16 has
-        exact = torch.promote_types(deep_NPX.dtype, torch.float32)
-        return PromptBank(deep_NPX.to(exact), mask_NP, deep=True)
+        mask_NP = bank.shallow.mask_NP.to(self.device)
+        made = Stack(self.deepen(bank.shallow.vectors_NPX, mask_NP), mask_NP)
+        return PromptBank(
+            deep=made if bank.deep is None else made.over(bank.deep), gated=bank.gated
+        )
 
-    def _keys_and_values(self, prompts_NPH: Tensor, mask_NP: Tensor) -> list[Tensor]:
-        """Return every layer's keys, then its values, [N, heads, P, D]."""
-        from transformers import DynamicCache
-
+    def _run_prompts(self, prompts_NPH: Tensor, mask_NP: Tensor, recorder: Recorder) -> None:
         none_N0 = torch.zeros(len(mask_NP), 0, dtype=torch.long, device=mask_NP.device)
         visible = causal_visibility(mask_NP, none_N0, none_N0)
-        cache: Any = DynamicCache()
         self.network.base_model(
             inputs_embeds=prompts_NPH,
             attention_mask=additive(visible[:, None], prompts_NPH.dtype),
             position_ids=positions(mask_NP),
-            past_key_values=cache,
-            use_cache=True,
+            use_cache=False,
+            prompts=recorder,
         )
-        return [part for layer in cache.layers for part in (layer.keys, layer.values)]
 
-    @cached_property
-    def _cache_shapes(self) -> list[tuple[int, int]]:
-        """Heads and size of every layer's keys and values, as one slot shows them."""
-        one_slot = self.embedding_VH[:1, None].detach()
-        mask_11 = torch.ones(1, 1, dtype=torch.bool, device=self.device)
-        with torch.no_grad():
-            parts = self._keys_and_values(one_slot, mask_11)
-        return [(part.shape[1], part.shape[3]) for part in parts]
-
-    def _cache(self, deep_BPX: Tensor) -> Any:
-        """Give every layer its keys and values [B, heads, P, D]."""
-        from transformers import DynamicCache
-
-        sizes = [heads * size for heads, size in self._cache_shapes]
-        parts = [
-            part.unflatten(2, shape).transpose(1, 2)
-            for part, shape in zip(deep_BPX.split(sizes, dim=-1), self._cache_shapes, strict=True)
-        ]
-        cache = DynamicCache()
-        for layer, pair in enumerate(zip(parts[::2], parts[1::2], strict=True)):
-            cache.update(*pair, layer)
-        return cache
+    def _group_of(self, module: Any) -> Group:
+        return "decoder"
 
     def score(
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
@@ -210,6 +185,45 @@ class CausalModel(Frozen):
             scored_BQH, head_VH, packed.answer_BCK, packed.slot_BCK, packed.answer_mask_BCK
         )
 
+    def generate(
+        self,
+        rows: Sequence[Encoded],
+        bank: PromptBank | None,
+        prompt_of_row_B: Tensor | None,
+        **settings: Any,
+    ) -> list[tuple[int, ...]]:
+        """Go on from each row's text, under its own prompt.
+
+        Args:
+            rows: B encoded rows; their candidates are not used.
+            bank: The prompts; ``None``: no row has one.
+            prompt_of_row_B: Each row's index into the bank; -1: no prompt.
+            **settings: Of transformers' ``generate``: ``max_new_tokens``, ``num_beams``, ``do_sample``, ...
+
+        Returns:
+            The new tokens of each row, up to the end of the sequence.
+
+        Example:
+            >>> from headstart.models.load import load_model
+            >>> row = Encoded("a", (5, 6), ())
+            >>> len(load_model("tiny-causal").generate([row], None, None, max_new_tokens=2)[0])
+            2
+        """
+        tokens_BT, mask_BT = (part.flip(1) for part in pad([row.source[::-1] for row in rows]))
+        position_BT = positions(mask_BT).to(self.device)
+        with torch.inference_mode():
+            prompts = self._layer_prompts(bank, prompt_of_row_B)
+            if prompts is not None:
+                position_BT = position_BT + prompts.positions.to(self.device)
+            with generating(prompts):
+                found_BS = self.network.generate(
+                    tokens_BT.to(self.device),
+                    attention_mask=mask_BT.long().to(self.device),
+                    position_ids=position_BT,
+                    **settings,
+                )
+        return self._new_tokens(found_BS[:, tokens_BT.shape[1] :])
+
     def _hidden(
         self, packed: Packed, bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
@@ -217,24 +231,21 @@ class CausalModel(Frozen):
         embed, device = self.network.get_input_embeddings(), self.device
         text_mask_BT = packed.mask_BT.to(device)
         slots_BSH = embed(torch.cat([packed.tokens_BT, packed.extra_BE], dim=1).to(device))
-        if bank is None or prompt_of_row_B is None:
-            cache, mask_BS = None, text_mask_BT
-        else:
-            deep_BPX, prompt_mask_BP = self.prefill(bank).rows(prompt_of_row_B)
-            cache = self._cache(deep_BPX.to(slots_BSH))
-            mask_BS = torch.cat([prompt_mask_BP.to(device), text_mask_BT], dim=1)
+        prompts = self._layer_prompts(bank, prompt_of_row_B)
         branch_BE, depth_BE = packed.branch_BE.to(device), packed.depth_BE.to(device)
-        visible = causal_visibility(mask_BS, branch_BE, depth_BE)
-        extra_position_BE = mask_BS.sum(-1, keepdim=True) + depth_BE
-        position_BS = torch.cat([positions(mask_BS), extra_position_BE], dim=1)
-        P, T = mask_BS.shape[1] - text_mask_BT.shape[1], text_mask_BT.shape[1]
+        visible = causal_visibility(text_mask_BT, branch_BE, depth_BE)
+        extra_position_BE = text_mask_BT.sum(-1, keepdim=True) + depth_BE
+        position_BS = torch.cat([positions(text_mask_BT), extra_position_BE], dim=1)
+        if prompts is not None:
+            position_BS = position_BS + prompts.positions.to(device)
         hidden_BSH = self.network.base_model(
             inputs_embeds=slots_BSH,
-            attention_mask=additive(visible[:, None, P:], slots_BSH.dtype),
-            position_ids=position_BS[:, P:],
-            past_key_values=cache,
-            use_cache=cache is not None,
+            attention_mask=additive(visible[:, None], slots_BSH.dtype),
+            position_ids=position_BS,
+            use_cache=False,
+            prompts=prompts,
         ).last_hidden_state
+        T = text_mask_BT.shape[1]
         last_B1 = text_mask_BT.sum(-1, keepdim=True) - 1
         extra_slots = torch.arange(T, T + branch_BE.shape[1], device=device)
         return hidden_BSH, torch.cat([last_B1, extra_slots.expand(len(last_B1), -1)], dim=1)

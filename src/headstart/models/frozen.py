@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import takewhile
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from headstart.models.deep_attention import LayerPrompts, Place, Recorder, install
 from headstart.models.fingerprint import fingerprint_of
 from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import Fingerprint
+from headstart.prompts.prompt import Group
 
 
 class Frozen:
@@ -31,6 +35,7 @@ class Frozen:
         """Hold a loaded network."""
         self.network, self.tokenizer, self.name, self.choices = network, tokenizer, name, choices
         self.hidden_size = int(self.embedding_VH.shape[1])
+        install(network)
 
     @property
     def device(self) -> torch.device:
@@ -51,6 +56,60 @@ class Frozen:
     def prefill(self, bank: PromptBank) -> PromptBank:
         """Return the bank: what the rows of a prompt share is up to the kind."""
         return bank
+
+    @cached_property
+    def places(self) -> dict[Any, Place]:
+        """Where every attention module finds its keys and values in a prompt of all layers."""
+        one_slot = self.embedding_VH[:1, None].detach()
+        with torch.no_grad():
+            recorded = self._record(one_slot, one_slot.new_ones(1, 1).bool())
+        return recorded.places(self._group_of)
+
+    @property
+    def deep_size(self) -> int:
+        """X, the keys and values of all layers together: the size of a deep prompt's vectors."""
+        return max(place.end for place in self.places.values())
+
+    def deepen(self, prompts_NPH: Tensor, mask_NP: Tensor) -> Tensor:
+        """Run prompts through the network: every layer's keys and values [N, P, X], in float32 at least.
+
+        Args:
+            prompts_NPH: N prompts of vectors beside a text; gradients of any order reach them.
+            mask_NP: True where a vector stands.
+        """
+        recorded = self._record(prompts_NPH.to(self.embedding_VH), mask_NP.to(self.device))
+        deep_NPX = recorded.vectors()
+        # rows add their gradients up here, in more digits than bfloat16 has
+        return deep_NPX.to(torch.promote_types(deep_NPX.dtype, torch.float32))
+
+    def _layer_prompts(
+        self, bank: PromptBank | None, prompt_of_row_B: Tensor | None
+    ) -> LayerPrompts | None:
+        """Gather what rows bring to the layers; ``None`` where that is nothing."""
+        bank = None if bank is None else self.prefill(bank)
+        if bank is None or prompt_of_row_B is None or not (bank.deep or bank.gated):
+            return None
+        deep, gated = (
+            None if stack is None else stack.take(prompt_of_row_B).to(self.embedding_VH)
+            for stack in (bank.deep, bank.gated)
+        )
+        return LayerPrompts(self.places, deep, gated)
+
+    def _new_tokens(self, found_BS: Tensor) -> list[tuple[int, ...]]:
+        """Cut what was generated at the end of the sequence."""
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
+        return [tuple(takewhile(lambda token: token not in ends, row)) for row in found_BS.tolist()]
+
+    def _record(self, prompts_NPH: Tensor, mask_NP: Tensor) -> Recorder:
+        recorder = Recorder()
+        self._run_prompts(prompts_NPH, mask_NP, recorder)
+        return recorder
+
+    def _run_prompts(self, prompts_NPH: Tensor, mask_NP: Tensor, recorder: Recorder) -> None:
+        raise NotImplementedError
+
+    def _group_of(self, module: Any) -> Group:
+        raise NotImplementedError
 
     def fingerprint(self) -> Fingerprint:
         """Hash the weights and the tokenizer."""

@@ -8,6 +8,7 @@ reads the same encoder output.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,13 @@ from torch import Tensor
 from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
 from headstart.models.batches import pad
+from headstart.models.deep_attention import LayerPrompts, Recorder, generating
 from headstart.models.encode import source_tokens
 from headstart.models.frozen import Frozen
 from headstart.ops.attach import attach
 from headstart.ops.scores import answer_logprobs
-from headstart.prompts.bank import PromptBank, rows_of
+from headstart.prompts.bank import PromptBank
+from headstart.prompts.prompt import Group
 from headstart.tasks.example import ANSWER_SLOT, Rendered
 
 SENTINEL = "<extra_id_0>"
@@ -97,7 +100,8 @@ class Seq2SeqModel(Frozen):
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Sum token log-probabilities of every candidate; as ``CausalModel.score``."""
-        encoded_BSH, mask_BS = self._encode_sources(rows, bank, prompt_of_row_B)
+        prompts = self._layer_prompts(bank, prompt_of_row_B)
+        encoded_BSH, mask_BS = self._encode_sources(rows, bank, prompt_of_row_B, prompts)
         B, C = len(rows), max(len(row.candidates) for row in rows)
         if all(len(answer) == 1 for row in rows for answer in row.candidates):
             lanes = [(b, tuple(row.candidates)) for b, row in enumerate(rows)]
@@ -106,7 +110,11 @@ class Seq2SeqModel(Frozen):
         row_of_lane = torch.tensor([b for b, _ in lanes], device=self.device)
         leads = [rows[b].lead for b, _ in lanes]
         hidden_BQH = self._decode(
-            encoded_BSH[row_of_lane], mask_BS[row_of_lane], leads, [a[0] for _, a in lanes]
+            encoded_BSH[row_of_lane],
+            mask_BS[row_of_lane],
+            leads,
+            [a[0] for _, a in lanes],
+            prompts.take(row_of_lane) if prompts else None,
         )
         head_VH = self.network.get_output_embeddings().weight
         answers = _answers(leads, [a for _, a in lanes])
@@ -119,17 +127,67 @@ class Seq2SeqModel(Frozen):
         return logprob_BC, length_BC
 
     def _encode_sources(
+        self,
+        rows: Sequence[Encoded],
+        bank: PromptBank | None,
+        prompt_of_row_B: Tensor | None,
+        prompts: LayerPrompts | None,
+    ) -> tuple[Tensor, Tensor]:
+        slots_BSH, mask_BS = self._slots(rows, bank, prompt_of_row_B)
+        encoded = self.network.get_encoder()(
+            inputs_embeds=slots_BSH, attention_mask=mask_BS, prompts=prompts
+        )
+        return encoded.last_hidden_state, mask_BS
+
+    def _slots(
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        tokens_BT, text_mask_BT = pad([row.source for row in rows])
-        tokens_BT, text_mask_BT = tokens_BT.to(self.device), text_mask_BT.to(self.device)
+        """Embed the sources, each after its shallow prompt [B, P+T, H], and say which slots are real."""
+        tokens_BT, mask_BT = (part.to(self.device) for part in pad([row.source for row in rows]))
         text_BTH = self.network.get_input_embeddings()(tokens_BT)
-        joined_BSH, mask_BS = attach(
-            *rows_of(bank, prompt_of_row_B, text_BTH), text_BTH, text_mask_BT
+        if bank is None or bank.shallow is None or prompt_of_row_B is None:
+            return text_BTH, mask_BT.long()
+        mine = bank.shallow.take(prompt_of_row_B)
+        slots_BSH, mask_BS = attach(
+            mine.vectors_NPX.to(self.device), mine.mask_NP.to(self.device), text_BTH, mask_BT
         )
-        encoder = self.network.get_encoder()
-        encoded = encoder(inputs_embeds=joined_BSH, attention_mask=mask_BS.long())
-        return encoded.last_hidden_state, mask_BS
+        return slots_BSH, mask_BS.long()
+
+    def generate(
+        self,
+        rows: Sequence[Encoded],
+        bank: PromptBank | None,
+        prompt_of_row_B: Tensor | None,
+        **settings: Any,
+    ) -> list[tuple[int, ...]]:
+        """Answer each row's source, under its own prompt; as ``CausalModel.generate``."""
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        start = self.network.config.decoder_start_token_id
+        found: list[tuple[int, ...]] = [()] * len(rows)
+        for lead in dict.fromkeys(row.lead for row in rows):
+            mine = [b for b, row in enumerate(rows) if row.lead == lead]
+            chosen = None if prompt_of_row_B is None else prompt_of_row_B[mine]
+            caches = {}
+            if settings.get(
+                "use_cache", True
+            ):  # transformers' own has as many layers as the encoder
+                caches["past_key_values"] = EncoderDecoderCache(DynamicCache(), DynamicCache())
+            with torch.inference_mode():
+                slots_BSH, mask_BS = self._slots([rows[b] for b in mine], bank, chosen)
+                starts_BL = torch.tensor([[start, *lead]] * len(mine), device=self.device)
+                with generating(self._layer_prompts(bank, chosen)):
+                    found_BS = self.network.generate(
+                        inputs_embeds=slots_BSH,
+                        attention_mask=mask_BS,
+                        decoder_input_ids=starts_BL,
+                        **caches,
+                        **settings,
+                    )
+            new = self._new_tokens(found_BS[:, 1 + len(lead) :])
+            for b, tokens in zip(mine, new, strict=True):
+                found[b] = tokens
+        return found
 
     def _decode(
         self,
@@ -137,6 +195,7 @@ class Seq2SeqModel(Frozen):
         mask_BS: Tensor,
         leads: Sequence[tuple[int, ...]],
         answers: Sequence[tuple[int, ...]],
+        prompts: LayerPrompts | None,
     ) -> Tensor:
         start = (self.network.config.decoder_start_token_id,)
         inputs = [start + lead + answer[:-1] for lead, answer in zip(leads, answers, strict=True)]
@@ -145,11 +204,28 @@ class Seq2SeqModel(Frozen):
         hidden_BQH: Tensor = self.network.get_decoder()(
             input_ids=input_BQ,
             encoder_hidden_states=encoded_BSH,
-            encoder_attention_mask=mask_BS.long(),
+            encoder_attention_mask=mask_BS,
             use_cache=False,
+            prompts=prompts,
         ).last_hidden_state
         scaled = getattr(self.network.config, "scale_decoder_outputs", False)
         return hidden_BQH * self.hidden_size**-0.5 if scaled else hidden_BQH
+
+    def _run_prompts(self, prompts_NPH: Tensor, mask_NP: Tensor, recorder: Recorder) -> None:
+        read = {"inputs_embeds": prompts_NPH, "attention_mask": mask_NP.long(), "prompts": recorder}
+        encoded = self.network.get_encoder()(**read).last_hidden_state
+        self.network.get_decoder()(
+            **read,
+            encoder_hidden_states=encoded,
+            encoder_attention_mask=mask_NP.long(),
+            use_cache=False,
+        )
+
+    def _group_of(self, module: Any) -> Group:
+        if not module.is_decoder:
+            return "encoder"
+        across = (block.layer[1].EncDecAttention for block in self.network.get_decoder().block)
+        return "cross" if any(module is each for each in across) else "decoder"
 
 
 def _answers(

@@ -1,91 +1,194 @@
-"""N prompts in one tensor, gathered by row: what lets one batch hold many prompts."""
+"""N prompts in one value, gathered by row: what lets one batch hold many prompts of several kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+
+from headstart.prompts.prompt import GROUPS, Kind, SoftPrompt
 
 NO_PROMPT = -1
 """The index of a row that is scored without a prompt."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PromptBank:
-    """Prompts of any lengths, right-aligned in one tensor, with the mask of what is real.
+class Stack:
+    """N prompts of one kind and any lengths, right-aligned in one tensor.
 
     Attributes:
-        prompts_NPH: The stacked prompts; gradients reach the tensors they were stacked from.
-        mask_NP: True where a prompt vector stands.
-        deep: Whether a vector is the keys and values of every layer at its place, as
-            :meth:`~headstart.models.base.BaseModel.prefill` makes them, rather than an input embedding.
+        vectors_NPX: The vectors; gradients reach the tensors they were stacked from.
+        mask_NP: True where a vector stands; a prompt of another kind has none.
+        on_NG: Which groups of attention a prompt of keys and values speaks to
+            (:data:`~headstart.prompts.prompt.GROUPS`). ``None``: all.
+
+    Example:
+        >>> Stack(torch.ones(1, 2, 4), torch.ones(1, 2).bool()).take(torch.tensor([0, 0])).mask_NP.shape
+        torch.Size([2, 2])
+    """
+
+    vectors_NPX: Tensor
+    mask_NP: Tensor
+    on_NG: Tensor | None = None
+
+    def take(self, index_M: Tensor) -> Stack:
+        """Gather prompts by their number; ``NO_PROMPT`` gathers one without a vector."""
+        chosen_M = index_M.to(self.vectors_NPX.device)
+        has_prompt_M1 = (chosen_M >= 0)[:, None]
+        chosen_M = chosen_M.clamp(min=0)
+        return Stack(
+            self.vectors_NPX[chosen_M],
+            self.mask_NP[chosen_M] & has_prompt_M1,
+            None if self.on_NG is None else self.on_NG[chosen_M],
+        )
+
+    def to(self, like: Tensor) -> Stack:
+        """Return the stack with its vectors in another tensor's dtype and all of it on its device.
+
+        Example:
+            >>> stack = PromptBank.stack([torch.ones(1, 2)]).only
+            >>> stack.to(torch.zeros(1, dtype=torch.float64)).vectors_NPX.dtype
+            torch.float64
+        """
+        on_NG = None if self.on_NG is None else self.on_NG.to(like.device)
+        return Stack(self.vectors_NPX.to(like), self.mask_NP.to(like.device), on_NG)
+
+    def over(self, other: Stack) -> Stack:
+        """Fill the places where this stack has no prompt with those of another stack.
+
+        Example:
+            >>> nothing = Stack(torch.zeros(1, 1, 4), torch.zeros(1, 1).bool())
+            >>> nothing.over(Stack(torch.ones(1, 2, 4), torch.ones(1, 2).bool())).vectors_NPX.sum().item()
+            8.0
+        """
+        P = max(self.mask_NP.shape[1], other.mask_NP.shape[1])
+        mine, theirs = (
+            Stack(
+                pad(s.vectors_NPX, (0, 0, P - s.mask_NP.shape[1], 0)),
+                pad(s.mask_NP, (P - s.mask_NP.shape[1], 0)),
+            )
+            for s in (self, other)
+        )
+        taken_N1 = self.mask_NP.any(-1, keepdim=True)
+        return Stack(
+            torch.where(taken_N1[..., None], mine.vectors_NPX, theirs.vectors_NPX),
+            torch.where(taken_N1, mine.mask_NP, theirs.mask_NP),
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptBank:
+    """N prompts, each in the stack of its kind; every stack that is there has N places.
+
+    Attributes:
+        shallow: Vectors beside the embedded text.
+        deep: Keys and values of every layer, before those of the text. A causal model makes them of
+            shallow prompts too (:meth:`~headstart.models.base.BaseModel.prefill`).
+        gated: Keys and values of every layer that are attended to apart.
 
     Example:
         >>> bank = PromptBank.stack([torch.ones(2, 4), torch.ones(3, 4)])
-        >>> bank.mask_NP.int().tolist()
+        >>> bank.shallow.mask_NP.int().tolist()
         [[0, 1, 1], [1, 1, 1]]
         >>> len(bank)
         2
     """
 
-    prompts_NPH: Tensor
-    mask_NP: Tensor
-    deep: bool = False
+    shallow: Stack | None = None
+    deep: Stack | None = None
+    gated: Stack | None = None
 
     def __len__(self) -> int:
         """Return the number of prompts, N."""
-        return len(self.prompts_NPH)
+        return len(next(iter(self.stacks.values())).mask_NP)
 
-    @classmethod
-    def stack(cls, prompts: Sequence[Tensor]) -> PromptBank:
-        """Stack prompts [P_n, H]; the shorter ones get empty slots on their left.
+    @property
+    def stacks(self) -> dict[str, Stack]:
+        """The stacks that are there, by kind."""
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {kind: stack for kind, stack in found.items() if stack is not None}
+
+    @property
+    def only(self) -> Stack:
+        """The stack of a bank of one kind.
 
         Raises:
-            ValueError: No prompt, or prompts of different hidden sizes.
+            ValueError: There are prompts of several kinds.
+        """
+        (stack,) = self.stacks.values()
+        return stack
+
+    @classmethod
+    def stack(cls, prompts: Sequence[Tensor], kind: Kind = "shallow") -> PromptBank:
+        """Stack the vectors of prompts of one kind [P_n, X]; the shorter ones get empty slots on their left.
+
+        Raises:
+            ValueError: No prompt, or vectors of different sizes.
 
         Example:
-            >>> PromptBank.stack([torch.zeros(5, 8)]).prompts_NPH.shape
+            >>> PromptBank.stack([torch.zeros(5, 8)]).only.vectors_NPX.shape
             torch.Size([1, 5, 8])
         """
         sizes = {prompt.shape[-1] for prompt in prompts}
         if len(sizes) != 1:
-            raise ValueError(f"a bank holds prompts of one hidden size, not of {sorted(sizes)}")
+            raise ValueError(
+                f"a stack holds prompts of one size of vectors, not of {sorted(sizes)}"
+            )
         longest = max(len(prompt) for prompt in prompts)
-        padded = [
-            torch.nn.functional.pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts
-        ]
+        padded = [pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts]
         mask = [torch.arange(longest) >= longest - len(prompt) for prompt in prompts]
-        return cls(torch.stack(padded), torch.stack(mask).to(padded[0].device))
+        return cls(**{kind: Stack(torch.stack(padded), torch.stack(mask).to(padded[0].device))})
 
-    def rows(self, prompt_of_row_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Gather each row's prompt [B, P, H] and mask [B, P]; index ``NO_PROMPT`` gathers none.
+    @classmethod
+    def of(cls, prompts: Sequence[SoftPrompt]) -> PromptBank:
+        """Stack prompts of any kinds.
+
+        Raises:
+            ValueError: No prompt, or two of one kind whose vectors differ in size.
+
+        Example:
+            >>> prompts = [SoftPrompt.of(torch.ones(2, 4)), SoftPrompt.of(torch.ones(1, 9), kind="deep")]
+            >>> bank = PromptBank.of(prompts)
+            >>> bank.shallow.mask_NP.int().tolist(), bank.deep.mask_NP.int().tolist()
+            ([[1, 1], [0, 0]], [[0], [1]])
+        """
+        stacks: dict[str, Stack] = {}
+        for kind in dict.fromkeys(prompt.spec.kind for prompt in prompts):
+            mine = [prompt for prompt in prompts if prompt.spec.kind == kind]
+            nothing = mine[0].vectors_PH[:0]
+            stack = cls.stack(
+                [p.vectors_PH if p.spec.kind == kind else nothing for p in prompts], kind
+            ).only
+            on = [[group in prompt.spec.groups for group in GROUPS] for prompt in prompts]
+            stacks[kind] = Stack(
+                stack.vectors_NPX,
+                stack.mask_NP,
+                None if kind == "shallow" else torch.tensor(on),
+            )
+        if not stacks:
+            raise ValueError("a bank holds at least one prompt")
+        return cls(**stacks)
+
+    def take(self, index_M: Tensor) -> PromptBank:
+        """Gather prompts by their number; ``NO_PROMPT`` gathers one without a vector.
 
         Example:
             >>> bank = PromptBank.stack([torch.ones(2, 4)])
-            >>> bank.rows(torch.tensor([0, NO_PROMPT]))[1].int().tolist()
+            >>> bank.take(torch.tensor([0, NO_PROMPT])).only.mask_NP.int().tolist()
             [[1, 1], [0, 0]]
         """
-        chosen_B = prompt_of_row_B.to(self.prompts_NPH.device)
-        has_prompt_B1 = (chosen_B >= 0)[:, None]
-        row_of_B = chosen_B.clamp(min=0)
-        return self.prompts_NPH[row_of_B], self.mask_NP[row_of_B] & has_prompt_B1
+        return PromptBank(**{kind: stack.take(index_M) for kind, stack in self.stacks.items()})
 
+    def holding(self, vectors_NPX: Tensor) -> PromptBank:
+        """Return this bank of one kind with other vectors in the same places.
 
-def rows_of(
-    bank: PromptBank | None, prompt_of_row_B: Tensor | None, text_BTH: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Gather each row's prompt, or prompts of length 0 where there is no bank.
-
-    Example:
-        >>> rows_of(None, None, torch.zeros(2, 3, 4))[0].shape
-        torch.Size([2, 0, 4])
-    """
-    if bank is None or prompt_of_row_B is None:
-        B, _, H = text_BTH.shape
-        return text_BTH.new_zeros(B, 0, H), torch.zeros(
-            B, 0, dtype=torch.bool, device=text_BTH.device
-        )
-    prompts_BPH, mask_BP = bank.rows(prompt_of_row_B)
-    return prompts_BPH.to(text_BTH.device), mask_BP.to(text_BTH.device)
+        Example:
+            >>> bank = PromptBank.stack([torch.ones(2, 4)])
+            >>> bank.holding(torch.zeros(1, 2, 4)).only.vectors_NPX.sum().item()
+            0.0
+        """
+        ((kind, stack),) = self.stacks.items()
+        return PromptBank(**{kind: replace(stack, vectors_NPX=vectors_NPX)})

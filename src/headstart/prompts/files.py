@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
 from headstart.errors import PromptFileError, StorageError
-from headstart.prompts.prompt import PromptSpec, SoftPrompt
+from headstart.prompts.prompt import GROUPS, Group, Kind, PromptSpec, SoftPrompt
 
 FORMAT = 1
 TENSOR = "prompt_PH"
@@ -51,8 +51,9 @@ class PromptCard(pydantic.BaseModel, frozen=True, extra="forbid"):
         base_model: The name the model was loaded by.
         fingerprint: The model's and the tokenizer's hashes.
         length: Vectors, P.
-        hidden_size: H.
-        kind: ``shallow``.
+        hidden_size: H; of a deep or gated prompt X, the keys and values of all layers.
+        kind: ``shallow``, ``deep`` or ``gated``.
+        groups: Where a deep or gated prompt speaks.
         init: The initialiser.
         sha256: Hash of the vectors' bytes.
         task: Template, labels, label words and scoring rule.
@@ -72,7 +73,8 @@ class PromptCard(pydantic.BaseModel, frozen=True, extra="forbid"):
     fingerprint: Fingerprint
     length: int
     hidden_size: int
-    kind: str = "shallow"
+    kind: Kind = "shallow"
+    groups: tuple[Group, ...] = GROUPS
     init: str = "unknown"
     sha256: str = ""
     task: dict[str, Any] = {}
@@ -260,7 +262,8 @@ def load_prompt(
     path = folder / "prompt.safetensors"
     vectors_PH = _read_tensor(path, (card.length, card.hidden_size))
     try:
-        prompt = SoftPrompt(vectors_PH, PromptSpec(card.length, card.hidden_size, init=card.init))
+        spec = PromptSpec(card.length, card.hidden_size, card.kind, card.init, card.groups)
+        prompt = SoftPrompt(vectors_PH, spec)
     except PromptFileError as error:
         raise PromptFileError(f"{path}: {error}") from error
     if prompt_hash(prompt) != card.sha256:

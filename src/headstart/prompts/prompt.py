@@ -1,14 +1,24 @@
-"""A soft prompt: a few trained vectors that stand before a text, and what they are."""
+"""A soft prompt: a few trained vectors that stand before a text, or in every layer, and what they are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from headstart.errors import PromptFileError
+
+Kind = Literal["shallow", "deep", "gated"]
+"""``shallow``: vectors beside the embedded text. ``deep``: keys and values of every layer, before those
+of the text. ``gated``: the same, but attended to apart and added, so that values of zero change nothing."""
+
+Group = Literal["encoder", "decoder", "cross"]
+"""Where keys and values stand: in the encoder's own attention, the decoder's (of a causal model: all it
+has), and in the decoder's attention to the encoder."""
+
+GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +27,11 @@ class PromptSpec:
 
     Attributes:
         length: Number of vectors, P.
-        hidden_size: Size of each vector, H: that of the base model's embeddings.
-        kind: ``shallow``: vectors beside the embedded text.
+        hidden_size: Size of each vector: H, that of the base model's embeddings; of the other kinds X, the
+            keys and values of all layers together.
+        kind: ``shallow``, ``deep`` or ``gated``.
         init: The initialiser it started from, e.g. ``"vocab:5000"``.
+        groups: Where a deep or gated prompt speaks; the vectors' other parts are not used.
 
     Example:
         >>> PromptSpec(length=20, hidden_size=576).num_bytes
@@ -28,8 +40,9 @@ class PromptSpec:
 
     length: int
     hidden_size: int
-    kind: Literal["shallow"] = "shallow"
+    kind: Kind = "shallow"
     init: str = "unknown"
+    groups: tuple[Group, ...] = GROUPS
 
     @property
     def num_bytes(self) -> int:
@@ -39,7 +52,7 @@ class PromptSpec:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SoftPrompt:
-    """P vectors of size H in float32, and their spec.
+    """P vectors in float32, and their spec.
 
     Raises:
         PromptFileError: The vectors' shape is not the spec's, or a value is not finite.
@@ -68,7 +81,13 @@ class SoftPrompt:
             )
 
     @classmethod
-    def of(cls, vectors_PH: Tensor, init: str = "unknown") -> SoftPrompt:
+    def of(
+        cls,
+        vectors_PH: Tensor,
+        init: str = "unknown",
+        kind: Kind = "shallow",
+        groups: tuple[Group, ...] = GROUPS,
+    ) -> SoftPrompt:
         """Wrap vectors [P, H], detached, in float32 on the CPU.
 
         Example:
@@ -77,4 +96,4 @@ class SoftPrompt:
         """
         vectors_PH = vectors_PH.detach().float().cpu().contiguous()
         length, hidden_size = vectors_PH.shape
-        return cls(vectors_PH, PromptSpec(length, hidden_size, init=init))
+        return cls(vectors_PH, PromptSpec(length, hidden_size, kind, init, groups))
