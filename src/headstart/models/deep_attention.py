@@ -236,7 +236,9 @@ def _attend(
         prompts = prompts or _GENERATING.get()
     place = prompts.places.get(module) if prompts else None
     if prompts is not None and place is not None and prompts.deep is not None:
-        keys, values, real_BP = _of_rows(prompts.deep, prompts.deep_parts[module], place.group, query_BhQD)
+        keys, values, real_BP = _of_rows(
+            prompts.deep, prompts.deep_parts[module], place.group, query_BhQD
+        )
         known = prompts.masks.get((id(mask), place.group))
         if known is None:
             known = mask, _widened(mask, real_BP, key_BhKD.shape[2], query_BhQD, module)
@@ -250,7 +252,9 @@ def _attend(
     biased = others if position_bias is None else others | {"position_bias": position_bias}
     out, weights = attend(module, query_BhQD, key_BhKD, value_BhKD, mask, **biased)
     if prompts is not None and place is not None and prompts.gated is not None:
-        keys, values, real_BP = _of_rows(prompts.gated, prompts.gated_parts[module], place.group, query_BhQD)
+        keys, values, real_BP = _of_rows(
+            prompts.gated, prompts.gated_parts[module], place.group, query_BhQD
+        )
         visible = additive(real_BP[:, None, None].expand(-1, 1, query_BhQD.shape[2], -1), out.dtype)
         apart, _ = attend(module, query_BhQD, keys, values, visible, **others)
         out = out + apart * real_BP.any(-1)[:, None, None, None]

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from headstart.errors import HeadstartError, UsageError, did_you_mean
 from headstart.models.processes import own_processes
-from headstart.recipes.manifest import MANIFEST, STARTED, Manifest, Work, data_hash, read_record
+from headstart.recipes.manifest import (
+    MANIFEST,
+    STARTED,
+    Manifest,
+    Work,
+    data_hash,
+    leaves,
+    read_record,
+)
 from headstart.recipes.recipe import Recipe, Stage
 from headstart.recipes.run_dir import (
     Found,
@@ -203,14 +211,17 @@ def work_of(stage: Stage, contents: Mapping[str, str], hashes: Mapping[str, str 
         >>> work_of(Stage("a", kind, Settings(), "tiny-causal", 1), {}, {}).version
         2
     """
+    settings = stage.settings.model_dump(mode="json")
+    given = stage.settings.model_dump(mode="json", exclude_unset=True)
     return Work(
         kind=stage.kind.name,
         version=stage.kind.version,
-        settings=stage.settings.model_dump(mode="json"),
+        settings=settings,
         base_model=stage.base_model,
         seed=stage.seed,
         inputs={name: contents[name] for name in stage.inputs},
         data={str(file): hashes[file] for _, file in marked(stage.settings, DataFile)},
+        unset=frozenset(leaves(settings)) - frozenset(leaves(given)),
     )
 
 

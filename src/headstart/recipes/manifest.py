@@ -32,6 +32,9 @@ class Work(Settings):
         seed: The seed.
         inputs: Stage name to the hash of its content.
         data: Data file to the hash of its content; ``hub:NAME`` has none.
+        unset: Settings that the recipe leaves at their defaults; not written down. One that an older
+            headstart did not know yet is no difference: a new setting's default is what was done before,
+            or else its kind gets a new version.
 
     Example:
         >>> work = Work(kind="note", version=1, settings={}, base_model="", seed=1)
@@ -46,6 +49,7 @@ class Work(Settings):
     seed: int
     inputs: dict[str, str] = pydantic.Field(default_factory=dict)
     data: dict[str, str | None] = pydantic.Field(default_factory=dict)
+    unset: frozenset[str] = pydantic.Field(frozenset(), exclude=True)
 
     @property
     def identity(self) -> str:
@@ -124,6 +128,9 @@ def differences(old: Work, new: Work) -> list[str]:
         >>> old = Work(kind="a", version=1, settings={"lr": {"inner": 1}}, base_model="", seed=1)
         >>> differences(old, old.model_copy(update={"settings": {"lr": {"inner": 2}}, "version": 2}))
         ["kind 'a' now works differently: version 1 -> 2", 'lr.inner: 1 -> 2']
+        >>> grown = old.model_copy(update={"settings": {"lr": {"inner": 1, "outer": 2}}})
+        >>> differences(old, grown), differences(old, grown.model_copy(update={"unset": {"lr.outer"}}))
+        (['lr.outer: new'], [])
     """
     found = [] if old.kind == new.kind else [f"kind: {old.kind} -> {new.kind}"]
     if old.kind == new.kind and old.version != new.version:
@@ -133,8 +140,10 @@ def differences(old: Work, new: Work) -> list[str]:
     for name in ("base_model", "seed"):
         one, other = getattr(old, name), getattr(new, name)
         found += [f"{name}: {one} -> {other}"] if one != other else []
-    one, other = _leaves(old.settings), _leaves(new.settings)
+    one, other = leaves(old.settings), leaves(new.settings)
     for key in sorted(one.keys() | other.keys()):
+        if key not in one and key in new.unset:
+            continue
         if key not in one or key not in other:
             found.append(f"{key}: " + ("new" if key in other else "no longer there"))
         elif one[key] != other[key]:
@@ -249,12 +258,18 @@ def _hash_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _leaves(value: object, name: str = "") -> dict[str, object]:
+def leaves(value: object, name: str = "") -> dict[str, object]:
+    """Flatten nested settings: dotted name to value.
+
+    Example:
+        >>> leaves({"lr": {"inner": 1}, "seeds": [1, 2]})
+        {'lr.inner': 1, 'seeds': [1, 2]}
+    """
     if not isinstance(value, dict) or not value:
         return {name: value} if name else {}
     found: dict[str, object] = {}
     for key, inner in value.items():
-        found |= _leaves(inner, f"{name}.{key}" if name else str(key))
+        found |= leaves(inner, f"{name}.{key}" if name else str(key))
     return found
 
 
