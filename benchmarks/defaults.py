@@ -26,6 +26,7 @@ from headstart.models.base import Limits
 from headstart.models.initial import initialiser
 from headstart.models.load import load_model
 from headstart.ops.initialise import root_mean_square
+from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
 from headstart.tasks.readers import read_all
 
@@ -58,7 +59,9 @@ def measure(given: argparse.Namespace, model, name: str, init: str, missing: lis
     tuned = tune(model, runs, settings.train)
     examples = validation_rows(name, given.data)
     rows = model.encode([task.render(row) for row in examples], limits)
-    scores_NRC = scores_under(model, rows, [result.prompt_PH for result in tuned], Scoring())
+    scores_NRC = scores_under(
+        model, rows, PromptBank.stack([result.prompt_PH for result in tuned]), Scoring()
+    )
     gold = [str(example.label) for example in examples]
     for (scale, seed), result, scores in zip(missing, tuned, scores_NRC, strict=True):
         predicted = [task.labels[c] for c in scores.argmax(-1).tolist()]

@@ -31,6 +31,7 @@ from headstart.learn.finetune import finetune
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser
 from headstart.models.load import load_model
+from headstart.prompts.bank import PromptBank
 from headstart.recipes.fewshot import library_versions
 from headstart.seeds import derive_seed
 
@@ -48,7 +49,7 @@ def zero_shot(
 ) -> Iterator[Row]:
     scoring = Scoring(calibrate=calibrate)
     blanks = content_free_rows(model, SOURCES[name].task, ["text"], LIMITS) if calibrate else []
-    scores = scores_under(model, test, [], scoring, blanks)[0]
+    scores = scores_under(model, test, None, scoring, blanks)[0]
     for seed in seeds:
         yield seed, scores, 0.0, scoring.model_dump()
 
@@ -78,7 +79,9 @@ def prompt_tuning(
             )
         )
     tuned = tune(model, runs, SETTINGS.train, progress=note)
-    scores_NRC = scores_under(model, test, [result.prompt_PH for result in tuned], Scoring())
+    scores_NRC = scores_under(
+        model, test, PromptBank.stack([result.prompt_PH for result in tuned]), Scoring()
+    )
     for seed, result, scores in zip(seeds, tuned, scores_NRC, strict=True):
         settings = SETTINGS.train.model_dump() | {
             "init": init,
@@ -99,7 +102,7 @@ def full_fine_tuning(
         started = time.perf_counter()
         finetune(fresh, run, FINETUNE, progress=note)
         seconds = time.perf_counter() - started
-        yield seed, scores_under(fresh, test, [], Scoring())[0], seconds, FINETUNE.model_dump()
+        yield seed, scores_under(fresh, test, None, Scoring())[0], seconds, FINETUNE.model_dump()
 
 
 METHODS: dict[str, Callable[..., Iterator[Row]]] = {

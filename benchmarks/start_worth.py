@@ -24,6 +24,7 @@ from headstart.learn.fewshot import Run, blend, tune
 from headstart.models.base import Limits
 from headstart.models.initial import initialiser
 from headstart.models.load import load_model
+from headstart.prompts.bank import PromptBank
 from headstart.recipes.downstream_stage import encoder
 from headstart.tasks.fewshot import draw_shots
 from headstart.tasks.readers import read_all
@@ -48,7 +49,7 @@ def measure(model, name: str, init: str, labels: int, data: Path) -> list[dict[s
     tuned = tune(model, runs, FewShot(num_steps=STEPS[labels]))
     examples = validation_rows(name, data)
     prompts = [start_PH, *(blend(start_PH, t.prompt_PH, part) for t in tuned for part in PARTS[1:])]
-    scores_NRC = scores_under(model, encode(examples), prompts, Scoring())
+    scores_NRC = scores_under(model, encode(examples), PromptBank.stack(prompts), Scoring())
     gold = [str(example.label) for example in examples]
     accuracy = [
         classification_metrics(gold, [task.labels[c] for c in scores.argmax(-1).tolist()])[

@@ -23,6 +23,7 @@ from headstart.errors import DataError, UsageError
 from headstart.models.base import BaseModel
 from headstart.models.load import Attention, Dtype, cached_model
 from headstart.prompts.files import PromptCard, check_fingerprint, load_prompt, save_prompt
+from headstart.recipes.estimator_card import SHARED, classes_of, parameters_of
 from headstart.recipes.fewshot import card_for, tune_seeds
 from headstart.recipes.from_card import card_errors, result_of, settings_of, task_of
 from headstart.recipes.predict import class_probabilities, content_free_for, score_examples
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 _DEFAULTS = TuneSettings()
 _TRAIN, _SCORING = _DEFAULTS.train, _DEFAULTS.scoring
-_SHARED = ("init", "prompt_length", "max_length")  # with TuneSettings, under the same names
 
 
 class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -48,6 +48,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: The base model's name, folder or hub id; or a loaded model, which clones share and
             pickles replace by its name.
         init: The prompt's start: ``headstart``, ``vocab``, ``class-words``, ``text:...``, ...
+        prompt_kind: ``shallow`` (vectors beside the text), ``deep`` or ``gated`` (keys and values of
+            every layer).
         prompt_length: Vectors of the prompt.
         template: A Jinja text that asks the question, e.g. ``"{{ text }} It was {{ answer }}"``.
             Default None: made from the names of the fields.
@@ -55,7 +57,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dev_size: Rows that ``fit`` holds out for early stopping. Default 0: ``num_steps`` updates.
         max_length: Truncate longer rows to this many tokens, prompt included. Default None: a row
             longer than the model is an error.
-        optimizer: This and the following, to ``patience``: see ``headstart.config.FewShot``.
+        optimizer: This and the following, to ``reparameterise``: see ``headstart.config.FewShot``.
         rule: This and the following, to ``calibrate``: see ``headstart.config.Scoring``.
         dtype: Of the base model's weights; ``auto``: what is fastest here, or the loaded model's.
         attention: The attention kernel; ``auto``: the same.
@@ -78,6 +80,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         model: str | os.PathLike[str] | BaseModel = "smollm2-135m",
         *,
         init: str = _DEFAULTS.init,
+        prompt_kind: str = _DEFAULTS.prompt_kind,
         prompt_length: int = _DEFAULTS.prompt_length,
         template: str | Template | None = None,
         label_words: Mapping[Any, str] | None = None,
@@ -96,6 +99,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         start_worth: float = _TRAIN.start_worth,
         eval_every: int = _TRAIN.eval_every,
         patience: int = _TRAIN.patience,
+        reparameterise: int | None = _TRAIN.reparameterise,
         rule: str = _SCORING.rule,
         gamma: float = _SCORING.gamma,
         eos: bool = _SCORING.eos,
@@ -107,6 +111,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.model = model
         self.init = init
+        self.prompt_kind = prompt_kind
         self.prompt_length = prompt_length
         self.template = template
         self.label_words = label_words
@@ -125,6 +130,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.start_worth = start_worth
         self.eval_every = eval_every
         self.patience = patience
+        self.reparameterise = reparameterise
         self.rule = rule
         self.gamma = gamma
         self.eos = eos
@@ -279,8 +285,8 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise UsageError(f"{folder}: holds the seeds {names}; choose one with seed=...")
         prompt, card = load_prompt(members[0])
         with card_errors(members[0]):
-            loaded = cls(**_parameters(card))
-            loaded.classes_, loaded.prompt_, loaded.card_ = _classes(card), prompt, card
+            loaded = cls(**parameters_of(card))
+            loaded.classes_, loaded.prompt_, loaded.card_ = classes_of(card), prompt, card
         if model is not None:
             loaded.model = model
             if not isinstance(model, (str, os.PathLike)):
@@ -331,7 +337,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._base
 
     def _settings(self) -> TuneSettings:
-        named = {name: getattr(self, name) for name in _SHARED}
+        named = {name: getattr(self, name) for name in SHARED}
         train = {name: getattr(self, name) for name in FewShot.model_fields}
         scoring = {name: getattr(self, name) for name in Scoring.model_fields}
         seed = self.random_state
@@ -367,33 +373,3 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _progress(self, done: int, loss: float) -> None:
         if self.verbose:
             log.info("step %d of %d, loss %.4f", done, self.num_steps, loss)
-
-
-def _parameters(card: PromptCard) -> dict[str, Any]:
-    """The parameters a card stands for; those that ``fit`` wrote down win."""
-    task, settings = task_of(card), settings_of(card)
-    brings_answers = task.template.answer_choices is not None
-    found = {
-        **{name: getattr(settings, name) for name in _SHARED},
-        **settings.train.model_dump(),
-        **settings.scoring.model_dump(),
-        "dev_size": settings.dev_shots,
-        "template": task.template if brings_answers else task.template.text,
-        "label_words": dict(zip(task.labels, task.words, strict=True)) if task.words else None,
-        "random_state": card.training["seed"],
-    }
-    return {
-        **found,
-        **card.training.get("classifier", {}).get("params", {}),
-        "model": card.base_model,
-    }
-
-
-def _classes(card: PromptCard) -> np.ndarray:
-    """The labels in their own type; those of the command line are texts."""
-    names = card.task["labels"]
-    kind, values = card.training.get("classifier", {}).get("classes", ("U", names))
-    classes = np.array(values, dtype=kind)
-    if not names or [label_name(label) for label in classes] != names:
-        raise ValueError(f"classes {values} for the labels {names}")
-    return classes

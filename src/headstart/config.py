@@ -25,6 +25,16 @@ class Settings(
 
 S = TypeVar("S", bound=Settings)
 
+PromptKind = Literal["shallow", "deep", "gated"]
+"""``shallow``: vectors beside the embedded text. ``deep``: keys and values of every layer, before those
+of the text. ``gated``: the same, but attended to apart and added, so that values of zero change nothing."""
+
+Group = Literal["encoder", "decoder", "cross"]
+"""Where keys and values stand: in the encoder's own attention, the decoder's (of a causal model: all it
+has), and in the decoder's attention to the encoder."""
+
+GROUPS: tuple[Group, ...] = get_args(Group)
+
 
 class Scoring(Settings):
     """How candidates are scored.
@@ -52,8 +62,9 @@ class FewShot(Settings):
 
     Attributes:
         optimizer: ``adamw`` or ``adafactor`` (update clipped per prompt, no relative step).
-        lr: Step size; ``None``: ``lr_scale`` times the root mean square of the model's embeddings.
-        lr_scale: See ``lr``; a step moves each coordinate by about this part of an embedding's.
+        lr: Step size; ``None``: ``lr_scale`` times the root mean square of the model's embeddings, or, of
+            prompts in every layer, of that layer's own keys or values.
+        lr_scale: See ``lr``; a step moves each coordinate by about this part of its usual size.
         schedule: ``linear`` to 0, or ``constant``; both after the warm-up.
         warmup_steps: Steps of linear warm-up.
         num_steps: Updates, unless early stopping ends a run before.
@@ -67,6 +78,9 @@ class FewShot(Settings):
         eval_every: Updates between looks at the dev rows, where there are any; the first look is at the
             start itself.
         patience: Looks without a better dev accuracy before a run ends; the best prompt is kept.
+        reparameterise: Train a small network of so many units that makes the prompt (Li and Liang 2021,
+            section 4.3) in place of the prompt itself; it begins at the prompt's start and is folded away
+            at the end. ``None``: the prompt itself.
 
     Example:
         >>> FewShot(num_steps=10).num_steps
@@ -86,6 +100,7 @@ class FewShot(Settings):
     start_worth: float = pydantic.Field(80.0, ge=0)
     eval_every: int = pydantic.Field(10, ge=1)
     patience: int = pydantic.Field(6, ge=1)
+    reparameterise: int | None = pydantic.Field(None, ge=1, le=4096)
 
 
 class MetaTrain(Settings):
@@ -205,6 +220,9 @@ class TuneSettings(Settings):
     Attributes:
         init: The initialiser: ``headstart`` (the shipped start or the sampled vocabulary, whichever has
             the lower loss on the training rows), ``vocab``, ``class-words``, ``text:...``, ...
+        prompt_kind: ``shallow`` (vectors beside the text), ``deep`` or ``gated`` (keys and values of
+            every layer).
+        prompt_groups: Of an encoder-decoder, where a deep or gated prompt speaks.
         prompt_length: Vectors of the prompt, P.
         num_shots: Training labels drawn, over all classes; ``None``: every row given.
         dev_shots: Further labels drawn for early stopping; 0: a fixed number of steps.
@@ -220,6 +238,8 @@ class TuneSettings(Settings):
     """
 
     init: str = "headstart"
+    prompt_kind: PromptKind = "shallow"
+    prompt_groups: tuple[Group, ...] = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     num_shots: int | None = pydantic.Field(None, ge=2)
     dev_shots: int = pydantic.Field(0, ge=0)

@@ -7,12 +7,14 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import embedding, gelu, linear, pad
 
+from headstart.config import GROUPS
 from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
+from headstart.learn.space import Space
 from headstart.models.base import Limits
 from headstart.models.deep_attention import cut
 from headstart.models.load import load_model, wrap
 from headstart.prompts.bank import NO_PROMPT, PromptBank
-from headstart.prompts.prompt import GROUPS, SoftPrompt
+from headstart.prompts.prompt import SoftPrompt
 from headstart.tasks.example import ANSWER_SLOT, Rendered
 from tests.contract.test_mixed_batches import BUILDERS, rows_of
 
@@ -75,7 +77,9 @@ def test_values_of_zero_behind_a_gate_change_nothing_and_can_learn(model):
     without, _ = model.score(rows, None, None)
     found, _ = model.score(rows, bank.holding(zeros), torch.tensor([0] * 4))
     assert torch.equal(found, without)
-    _, gradient = StackedLoss(model, labelled(model), [0, 0], like=bank).first_order(zeros)
+    _, gradient = StackedLoss(model, labelled(model), [0, 0], space=Space("gated")).first_order(
+        zeros
+    )
     for place in model.places.values():
         between = place.start + place.heads * place.key_size
         assert gradient[..., between : place.end].abs().max() > 0
@@ -122,7 +126,7 @@ def test_gradients_of_both_orders_reach_the_vectors(model):
             )
             (gradient,) = torch.autograd.grad(loss_B.mean(), leaf, create_graph=True)
             (product,) = torch.autograd.grad(gradient, leaf, direction)
-        losses = StackedLoss(model, rows, [0, 0], like=bank)
+        losses = StackedLoss(model, rows, [0, 0], space=Space(kind))
         assert torch.allclose(losses.first_order(leaf.detach())[1], gradient, atol=1e-5)
         found = losses.second_order(leaf.detach(), direction)
         assert torch.allclose(found, product, atol=1e-3 * max(1.0, product.abs().max().item()))

@@ -5,7 +5,7 @@ import torch
 
 from headstart.config import FewShot, TuneSettings
 from headstart.errors import UsageError
-from headstart.models.initial import INITIALISERS, initialiser
+from headstart.models.initial import NAMES, initialiser
 from headstart.models.load import load_model
 from headstart.ops.initialise import from_class_words, from_vocabulary, root_mean_square
 from headstart.prompts import shipped
@@ -36,7 +36,7 @@ def saved(folder, model, length):
     return prompt
 
 
-@pytest.mark.parametrize("name", INITIALISERS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("length", [1, 7])
 def test_every_initialiser_holds_the_contract(name, length, model, tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "shipped_folder", lambda: tmp_path)

@@ -254,7 +254,7 @@ def test_gradients_do_not_depend_on_how_rows_are_grouped(model, start_PH, monkey
     """Groups run side by side and meet at the prompts' keys and values; direct autograd is the oracle."""
     support, _ = tasks(model)
     mask_NP = torch.tensor([[False, True], [True, True], [True, True]])
-    support.like = PromptBank(Stack(start_PH.expand(K, P, H), mask_NP))
+    support.mask_NP = mask_NP
     prompts_NPH = start_PH.expand(K, P, H) * torch.tensor([1.0, 0.7, 1.3])[:, None, None]
     direction_NPH = torch.randn(K, P, H, generator=torch.Generator().manual_seed(2)).double()
 

@@ -13,6 +13,7 @@ from headstart.errors import DataError, HeadstartError, TemplateError
 from headstart.evaluate.predictions import prediction, prediction_file
 from headstart.evaluate.rank import probabilities
 from headstart.models.load import load_model
+from headstart.prompts.prompt import SoftPrompt
 from headstart.recipes.fewshot import tune_seeds
 from headstart.recipes.judge import judge
 from headstart.recipes.predict import Scored, predict_stream, predictions, score_examples
@@ -44,7 +45,9 @@ def study(request, model):
     """Members of a task whose rows have 2 to 4 answers, under labels of three kinds."""
     task = Task(PICK, request.param, ())
     start = torch.randn(2, 3, model.hidden_size, generator=torch.Generator().manual_seed(0))
-    return Study(model, task, Scoring(rule="mean"), ("seed-1", "seed-2"), tuple(start))
+    return Study(
+        model, task, Scoring(rule="mean"), ("seed-1", "seed-2"), tuple(map(SoftPrompt.of, start))
+    )
 
 
 ASKED = [Example(row.id, row.fields) for row in ROWS]
@@ -80,7 +83,7 @@ def test_a_row_does_not_depend_on_how_wide_its_chunk_is(study):
 @pytest.mark.parametrize("labels", [(), ("0", "1", "2", "3")])
 def test_members_and_ensemble_are_measured_where_widths_differ(model, labels):
     start = torch.randn(2, 3, model.hidden_size, generator=torch.Generator().manual_seed(1))
-    study = Study(model, Task(PICK, labels, ()), prompts=tuple(start))
+    study = Study(model, Task(PICK, labels, ()), prompts=tuple(map(SoftPrompt.of, start)))
     judged = judge(study, ROWS)
     assert len(judged.members) == 2
     for rows, measured in [

@@ -59,10 +59,10 @@ def test_calibration_divides_probabilities_by_those_of_a_text_without_content():
     model = load_model("tiny-causal")
     rows = model.encode([TASK.render(Example("a", {"text": "hello"}))], Limits())
     blanks = content_free_rows(model, TASK, ["text"], Limits())
-    plain = scores_under(model, rows, [], Scoring())
-    bias = scores_under(model, blanks, [], Scoring()).softmax(-1)
-    calibrated = scores_under(model, rows, [], Scoring(calibrate=True), blanks)
-    raw = scores_under(model, blanks, [], Scoring()).exp().mean(1)
+    plain = scores_under(model, rows, None, Scoring())
+    bias = scores_under(model, blanks, None, Scoring()).softmax(-1)
+    calibrated = scores_under(model, rows, None, Scoring(calibrate=True), blanks)
+    raw = scores_under(model, blanks, None, Scoring()).exp().mean(1)
     assert torch.allclose(calibrated.exp(), plain.exp() / raw[:, None], rtol=1e-4)
     assert bias.shape == (1, 3, 2)
 
@@ -71,7 +71,7 @@ def test_a_text_without_content_has_no_side_after_calibration():
     model = load_model("tiny-causal")
     blanks = content_free_rows(model, TASK, ["text"], Limits())
     one = blanks[:1]
-    calibrated = scores_under(model, one, [], Scoring(calibrate=True), one)
+    calibrated = scores_under(model, one, None, Scoring(calibrate=True), one)
     assert torch.allclose(calibrated, torch.zeros_like(calibrated), atol=1e-5)
 
 

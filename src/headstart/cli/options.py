@@ -25,6 +25,19 @@ class Dtype(StrEnum):
     bfloat16 = "bfloat16"
 
 
+class PromptKind(StrEnum):
+    """The kinds of prompts.
+
+    Example:
+        >>> PromptKind("deep").value
+        'deep'
+    """
+
+    shallow = "shallow"
+    deep = "deep"
+    gated = "gated"
+
+
 class Attention(StrEnum):
     """The attention kernels.
 
@@ -147,6 +160,13 @@ InitFlag = Annotated[
     typer.Option(
         "--init",
         help="headstart (default), vocab, class-words, 'text:...', normal, uniform, zero, file:DIR.",
+    ),
+]
+PromptKindFlag = Annotated[
+    PromptKind | None,
+    typer.Option(
+        "--prompt-kind",
+        help="Where the prompt speaks: beside the text, or in every layer. Default: shallow.",
     ),
 ]
 PromptLengthFlag = Annotated[

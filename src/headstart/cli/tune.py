@@ -33,6 +33,7 @@ def tune(
     columns: options.ColumnsFlag = None,
     model: options.ModelFlag = "smollm2-135m",
     init: options.InitFlag = None,
+    prompt_kind: options.PromptKindFlag = None,
     prompt_length: options.PromptLengthFlag = None,
     shots: options.ShotsFlag = None,
     dev_shots: options.DevShotsFlag = None,
@@ -75,6 +76,7 @@ def tune(
     check_new(out, overwrite)
     drawn = {"num_shots": shots, "dev_shots": dev_shots, "stratified": stratified}
     made = {"init": init, "prompt_length": prompt_length, "max_length": max_length}
+    made |= {"prompt_kind": prompt_kind and prompt_kind.value}
     settings = settings_from({**drawn, **made, "seeds": seed_list}, assignments or [])
     load = options.loader(dtype, attention)
     if dry_run:

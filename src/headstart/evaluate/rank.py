@@ -24,7 +24,7 @@ CONTENT_FREE = ("N/A", "[MASK]", "nothing")
 def scores_under(
     model: BaseModel,
     rows: Sequence[Encoded],
-    prompts: Sequence[Tensor],
+    bank: PromptBank | None,
     scoring: Scoring,
     content_free: Sequence[Encoded] = (),
     progress: Callable[[int], None] = lambda rows_done: None,
@@ -34,7 +34,7 @@ def scores_under(
     Args:
         model: The base model.
         rows: R encoded rows.
-        prompts: N prompts [P, H]; none: the rows are scored without a prompt, as N = 1.
+        bank: N prompts; ``None``: the rows are scored without one, as N = 1.
         scoring: The rule, and whether to calibrate.
         content_free: Rows of :func:`content_free_rows`, needed where ``scoring.calibrate``.
         progress: Called with the number of scores just made.
@@ -45,11 +45,10 @@ def scores_under(
     Example:
         >>> from headstart.models.load import load_model
         >>> rows = [Encoded("a", (5, 6), ((7,), (8, 9)))]
-        >>> scores_under(load_model("tiny-causal"), rows, [], Scoring()).shape
+        >>> scores_under(load_model("tiny-causal"), rows, None, Scoring()).shape
         torch.Size([1, 1, 2])
     """
-    bank = PromptBank.stack(prompts) if prompts else None
-    N, R = max(1, len(prompts)), len(rows)
+    N, R = 1 if bank is None else len(bank), len(rows)
     owners = [n for n in range(N) for _ in range(R)]
     logprob, length = score_all(model, list(rows) * N, bank, owners, progress)
     scores = rank_scores(logprob, length, scoring.rule, scoring.gamma)
@@ -57,7 +56,7 @@ def scores_under(
     if not scoring.calibrate:
         return scores_NRC
     plain = scoring.model_copy(update={"calibrate": False})
-    bias_NRC = scores_under(model, content_free, prompts, plain)
+    bias_NRC = scores_under(model, content_free, bank, plain)
     bias_NC = bias_NRC.logsumexp(1) - math.log(bias_NRC.shape[1])
     return calibrate(scores_NRC, bias_NC[:, None, :])
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from headstart.config import Scoring
 from headstart.learn.gradient import PLAIN, scored
+from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
 from headstart.ops.scores import candidate_cross_entropy
 from headstart.prompts.bank import PromptBank
@@ -18,6 +19,7 @@ def choose_start(
     starts: Mapping[str, Tensor],
     rows: Sequence[Encoded],
     scoring: Scoring = PLAIN,
+    space: Space = SHALLOW,
 ) -> tuple[str, dict[str, float]]:
     """Score the rows under every start, in one mixed batch; the lowest mean loss wins.
 
@@ -28,6 +30,7 @@ def choose_start(
         starts: Prompts [P, H] by name, at least one.
         rows: Labelled rows.
         scoring: The rule the losses use.
+        space: The kind of the starts. Default: shallow.
 
     Returns:
         The winner's name, and every start's mean loss in nats (empty for a single start).
@@ -44,7 +47,7 @@ def choose_start(
     names = list(starts)
     if len(names) == 1:
         return names[0], {}
-    bank = PromptBank.stack([starts[name] for name in names])
+    bank = PromptBank.stack([starts[name] for name in names], space.kind, space.groups)
     owner = [n for n in range(len(names)) for _ in rows]
     scores_RC, gold_R = scored(model, list(rows) * len(names), bank, owner, scoring)
     loss_N = candidate_cross_entropy(scores_RC, gold_R).view(len(names), -1).mean(1)

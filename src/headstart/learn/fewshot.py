@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 
-from headstart.config import FewShot, Scoring
+from headstart.config import GROUPS, FewShot, Group, PromptKind, Scoring
 from headstart.learn.doctor import Vitals
+from headstart.learn.folded import Direct, Reparameterised
 from headstart.learn.gradient import PLAIN, StackedLoss, scored
 from headstart.learn.loop import Event, run_loop
+from headstart.learn.space import space_of, usual_size
 from headstart.models.base import BaseModel, Encoded
-from headstart.ops.initialise import root_mean_square
 from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
 
@@ -37,6 +39,8 @@ class Run:
         seed: Orders the rows.
         lr: Step size; ``None``: the settings'.
         learned: Whether the start was itself learned; then the settings' ``start_worth`` holds.
+        kind: Of the prompt.
+        groups: Where a deep or gated prompt speaks.
 
     Example:
         >>> Run("r", torch.zeros(2, 4), [], seed=1).dev
@@ -50,6 +54,8 @@ class Run:
     seed: int = 0
     lr: float | None = None
     learned: bool = False
+    kind: PromptKind = "shallow"
+    groups: tuple[Group, ...] = GROUPS
 
 
 @dataclass(slots=True, eq=False)
@@ -89,7 +95,7 @@ def tune(
 
     Args:
         model: The frozen base model.
-        runs: N runs; prompts may differ in length.
+        runs: N runs of one kind of prompt; prompts may differ in length.
         settings: Optimiser, schedule, steps.
         scoring: The rule the losses and dev accuracy use.
         progress: Called after each update with the number done and the mean loss.
@@ -98,7 +104,7 @@ def tune(
         One result a run, in order.
 
     Raises:
-        ValueError: A run without rows, or rows without a target.
+        ValueError: A run without rows, rows without a target, or runs of several kinds of prompts.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -110,6 +116,8 @@ def tune(
     for run in runs:
         if not run.train or any(row.target is None for row in [*run.train, *run.dev]):
             raise ValueError(f"run '{run.name}' needs labelled rows to learn from")
+    if len({(run.kind, run.groups) for run in runs}) != 1:
+        raise ValueError("runs that are tuned together have one kind of prompt")
     started = time.perf_counter()
     stack = _Stack(model, runs, settings, scoring)
 
@@ -169,15 +177,15 @@ def batches(run: Run, batch_size: int) -> Iterator[list[Encoded]]:
             yield [run.train[i] for i in order[start : start + batch_size]]
 
 
-def learning_rate(settings: FewShot, model: BaseModel) -> float:
-    """Return the step size: the one given, or ``lr_scale`` times the embeddings' root mean square.
+def learning_rate(settings: FewShot, model: BaseModel, kind: PromptKind = "shallow") -> float:
+    """Return the step size: the one given, or ``lr_scale`` times the size of a usual coordinate.
 
     Example:
         >>> from headstart.models.load import load_model
         >>> learning_rate(FewShot(lr=0.3), load_model("tiny-causal"))
         0.3
     """
-    return settings.lr or settings.lr_scale * root_mean_square(model.embedding_VH.detach())
+    return settings.lr or settings.lr_scale * usual_size(model, space_of(model, kind))
 
 
 def schedule_factor(
@@ -203,15 +211,21 @@ class _Stack:
         self, model: BaseModel, runs: Sequence[Run], settings: FewShot, scoring: Scoring
     ) -> None:
         self.model, self.runs, self.settings, self.scoring = model, runs, settings, scoring
-        device = model.device
-        self.starts = [run.start_PH.float().to(device) for run in runs]
-        self.prompts = [start_PH.clone().requires_grad_() for start_PH in self.starts]
+        plain = settings.lr is not None or any(run.lr is not None for run in runs)
+        self.space = space_of(model, runs[0].kind, runs[0].groups, in_units=not plain)
+        self.starts = [
+            self.space.coordinates(run.start_PH.float().to(model.device)) for run in runs
+        ]
+        self.prompts = [
+            _trained(start_PX, settings, run.seed)
+            for run, start_PX in zip(runs, self.starts, strict=True)
+        ]
         self.streams = [batches(run, settings.batch_size) for run in runs]
         self.active = [True] * len(runs)
-        scale = root_mean_square(model.embedding_VH.detach())
+        scale = usual_size(model, self.space)
         self.results = [Tuned(run.name, run.start_PH, vitals=Vitals(scale=scale)) for run in runs]
         self.stale = [0] * len(runs)
-        base = learning_rate(settings, model)
+        base = settings.lr or settings.lr_scale * scale
         self.optimizer = _optimizer(self.prompts, [run.lr or base for run in runs], settings)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer,
@@ -226,23 +240,27 @@ class _Stack:
         batches = {n: next(self.streams[n]) for n in chosen}
         rows = [row for batch in batches.values() for row in batch]
         owner = [n for n, batch in batches.items() for _ in batch]
-        bank = PromptBank.stack([prompt.detach() for prompt in self.prompts])
-        losses = StackedLoss(self.model, rows, owner, self.settings.loss, self.scoring, bank)
-        loss_N, grad_NPH = losses.first_order(bank.only.vectors_NPX)
+        made = [prompt() for prompt in self.prompts]
+        before = [made[n].detach().clone() for n in chosen]
+        stack = PromptBank.stack([coordinates_PX.detach() for coordinates_PX in made]).only
+        losses = StackedLoss(
+            *(self.model, rows, owner, self.settings.loss, self.scoring),
+            *(self.space, stack.mask_NP),
+        )
+        loss_N, grad_NPX = losses.first_order(stack.vectors_NPX)
         for n in chosen:
-            self.prompts[n].grad = grad_NPH[n, bank.only.mask_NP[n]]
+            made[n].backward(grad_NPX[n, stack.mask_NP[n]])
         norms = [
-            float(torch.nn.utils.clip_grad_norm_([self.prompts[n]], self.settings.clip_norm))
+            float(clip_grad_norm_(self.prompts[n].parameters(), self.settings.clip_norm))
             for n in chosen
         ]
-        before = [self.prompts[n].detach().clone() for n in chosen]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.schedule.step()
         for n, norm, old in zip(chosen, norms, before, strict=True):
-            result, prompt = self.results[n], self.prompts[n].detach()
+            result, now = self.results[n], self.prompts[n]().detach()
             result.steps = index + 1
-            result.vitals.record(float(loss_N[n]), norm, self.starts[n], old, prompt)
+            result.vitals.record(float(loss_N[n]), norm, self.starts[n], old, now)
 
     def look_at_dev(self, done: int) -> bool:
         """Score every active run's dev rows; keep the best prompt, end runs that went stale."""
@@ -252,7 +270,7 @@ class _Stack:
         rows = [row for n in chosen for row in self.runs[n].dev]
         owner = [n for n in chosen for _ in self.runs[n].dev]
         prompts = self.blended()
-        bank = PromptBank.stack(prompts)
+        bank = PromptBank.stack(prompts, self.space.kind, self.space.groups)
         scores_RC, gold_R = scored(self.model, rows, bank, owner, self.scoring)
         hit = scores_RC.argmax(-1) == gold_R
         for n in chosen:
@@ -270,8 +288,10 @@ class _Stack:
     def blended(self) -> list[Tensor]:
         """Return what is kept of every run's prompt [P, H] as it is now."""
         return [
-            blend(start_PH, prompt.detach(), kept_part(run, self.settings.start_worth))
-            for run, start_PH, prompt in zip(self.runs, self.starts, self.prompts, strict=True)
+            self.space.vectors(
+                blend(start_PX, prompt().detach(), kept_part(run, self.settings.start_worth))
+            )
+            for run, start_PX, prompt in zip(self.runs, self.starts, self.prompts, strict=True)
         ]
 
     def mean_loss(self) -> float:
@@ -280,11 +300,21 @@ class _Stack:
         return sum(last) / max(1, len(last))
 
 
+def _trained(start_PX: Tensor, settings: FewShot, seed: int) -> nn.Module:
+    if settings.reparameterise is None:
+        return Direct(start_PX)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "reparameterise"))
+    return Reparameterised(start_PX, settings.reparameterise, generator)
+
+
 def _optimizer(
-    prompts: list[Tensor], rates: list[float], settings: FewShot
+    prompts: Sequence[nn.Module], rates: list[float], settings: FewShot
 ) -> torch.optim.Optimizer:
     """One parameter group a prompt: every rule that looks at a whole parameter looks at one prompt."""
-    groups = [{"params": [prompt], "lr": lr} for prompt, lr in zip(prompts, rates, strict=True)]
+    groups = [
+        {"params": list(prompt.parameters()), "lr": lr}
+        for prompt, lr in zip(prompts, rates, strict=True)
+    ]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
     from transformers.optimization import Adafactor

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.config import Scoring
+from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.batches import by_length, score_all, slots
 from headstart.models.parallel import map_groups
@@ -80,8 +81,8 @@ class StackedLoss:
         prompt_of_row: Which prompt each row belongs to [B]; a prompt without rows has loss 0.
         loss: ``candidates`` or ``tokens``.
         scoring: The rule the losses use.
-        like: A bank of one kind: which kind the prompts are, and which of their slots are real. Default:
-            shallow, all slots.
+        space: The kind of the prompts and their units. Default: shallow.
+        mask_NP: Which prompt slots are real. Default: all.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -99,13 +100,14 @@ class StackedLoss:
         prompt_of_row: Sequence[int],
         loss: str = "candidates",
         scoring: Scoring = PLAIN,
-        like: PromptBank | None = None,
+        space: Space = SHALLOW,
+        mask_NP: Tensor | None = None,
     ) -> None:
         """Hold rows and their owners; nothing is computed yet."""
         self.model, self.rows, self.loss, self.scoring = model, rows, loss, scoring
         self.owner_B = torch.tensor(prompt_of_row, dtype=torch.long)
         self.rows_of_prompt_N = torch.bincount(self.owner_B).float()
-        self.like = like
+        self.space, self.mask_NP = space, mask_NP
 
     def __call__(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses [N] in nats and gradients [N, P, H], which can be differentiated again."""
@@ -163,8 +165,7 @@ class StackedLoss:
         """Compute once what the rows of each prompt share, with its graph down to a fresh leaf."""
         with torch.enable_grad():
             leaf_NPH = prompts_NPH.detach().requires_grad_()
-            bank = self.like or PromptBank.stack(list(leaf_NPH))
-            return leaf_NPH, self.model.prefill(bank.holding(leaf_NPH))
+            return leaf_NPH, self.model.prefill(self.space.bank(leaf_NPH, self.mask_NP))
 
     def _weighted(self, group: _Group) -> Tensor:
         """Each row's loss over the number of its prompt's rows: their sum is the sum of means."""

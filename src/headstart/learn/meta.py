@@ -25,6 +25,7 @@ from headstart.learn.loop import Event, run_loop
 from headstart.learn.meta_look import look_at_held_out, split_tasks
 from headstart.learn.meta_step import meta_gradient
 from headstart.learn.processes import from_first, is_first
+from headstart.learn.space import SHALLOW, Space, usual_size
 from headstart.models.base import BaseModel, Encoded
 from headstart.ops.initialise import root_mean_square
 from headstart.ops.inner_loop import UPDATES
@@ -71,6 +72,7 @@ def meta_train(
     seed: int = 0,
     folder: Path | None = None,
     progress: Callable[[int, dict[str, float]], None] = lambda done, record: None,
+    space: Space = SHALLOW,
 ) -> MetaTrained:
     """Learn a start from meta-training tasks.
 
@@ -83,6 +85,7 @@ def meta_train(
         folder: Where the state is kept after every update, and its record added to ``log.jsonl``, so that
             a killed run goes on where it was and ends with the same numbers. Default: nowhere.
         progress: Called after each update with the number done and its record.
+        space: The kind of prompt and its units. Default: shallow.
 
     Raises:
         DataError: A task with too few rows, or rows without a target.
@@ -100,7 +103,7 @@ def meta_train(
     if any(row.target is None for rows in tasks for row in rows):
         raise DataError("every row of a meta-training task needs a label")
     started = time.perf_counter()
-    run = _MetaRun(model, tasks, start_PH, settings, seed)
+    run = _MetaRun(model, tasks, start_PH, settings, seed, space)
     if folder is not None:
         if (folder / STATE).is_file():
             run.load(folder / STATE)
@@ -165,25 +168,24 @@ class _MetaRun:
         start_PH: Tensor,
         settings: MetaTrain,
         seed: int,
+        space: Space,
     ) -> None:
-        self.model, self.settings, self.seed = model, settings, seed
+        self.model, self.settings, self.seed, self.space = model, settings, seed, space
         self.rows = [row for rows in tasks for row in rows]
         self.train, self.held_out = split_tasks([len(rows) for rows in tasks], settings, seed)
-        self.start_PH = start_PH.float().to(model.device)
+        self.start_PH = space.coordinates(start_PH.float().to(model.device))
         self.prompt_PH = self.start_PH.clone()
         self.moments: tuple[Any, ...] | None = None
         self.best_PH, self.best = self.prompt_PH, (-float("inf"), -float("inf"))
         self.stale = 0
         self.found = MetaTrained(self.prompt_PH)
-        self.meta_lr = settings.meta_lr or settings.meta_lr_scale * root_mean_square(
-            model.embedding_VH.detach()
-        )
+        self.meta_lr = settings.meta_lr or settings.meta_lr_scale * usual_size(model, space)
 
     def step(self, index: int) -> None:
         settings = self.settings
         episodes = self._episodes(index)
         gradient_PH, record = meta_gradient(
-            self.model, self.prompt_PH, self.rows, episodes, settings
+            self.model, self.prompt_PH, self.rows, episodes, settings, self.space
         )
         norm = float(gradient_PH.norm())
         gradient_PH = gradient_PH * min(1.0, settings.clip_norm / max(norm, 1e-12))
@@ -215,7 +217,8 @@ class _MetaRun:
     def look(self, done: int) -> bool:
         look = from_first(
             lambda: look_at_held_out(
-                self.model, self.prompt_PH, self.rows, self.held_out, self.settings
+                *(self.model, self.prompt_PH, self.rows, self.held_out, self.settings),
+                self.space,
             )
         )
         self.found.looks.append({"step": done, **look})
@@ -262,5 +265,5 @@ class _MetaRun:
 
     def result(self) -> MetaTrained:
         chosen_PH = self.prompt_PH if self.found.best_step is None else self.best_PH
-        self.found.prompt_PH = chosen_PH.detach().cpu()
+        self.found.prompt_PH = self.space.vectors(chosen_PH.detach()).cpu()
         return self.found

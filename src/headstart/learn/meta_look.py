@@ -12,10 +12,10 @@ from headstart.config import MetaTrain
 from headstart.errors import DataError, UsageError
 from headstart.learn.gradient import scored
 from headstart.learn.meta_step import inner_update, stacked
+from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
 from headstart.ops.inner_loop import adapt
 from headstart.ops.scores import candidate_cross_entropy
-from headstart.prompts.bank import PromptBank
 from headstart.seeds import derive_seed
 from headstart.tasks.episodes import Episode
 
@@ -62,6 +62,7 @@ def look_at_held_out(
     rows: Sequence[Encoded],
     episodes: Sequence[Episode],
     settings: MetaTrain,
+    space: Space = SHALLOW,
 ) -> dict[str, float]:
     """Adapt the start to each task's support rows and judge it on the query rows, before and after.
 
@@ -78,15 +79,16 @@ def look_at_held_out(
         (0.5, True)
     """
     start_KPH = prompt_PH.expand(len(episodes), *prompt_PH.shape)
-    support = stacked(model, rows, [episode.support for episode in episodes], settings)
+    support = stacked(model, rows, [episode.support for episode in episodes], settings, space)
     steps = settings.inner_steps if settings.has_inner_loop else 0
     with torch.no_grad():
-        adapted_KPH, _ = adapt(start_KPH, support, inner_update(settings, model), steps)
+        update = inner_update(settings, model, space)
+        adapted_KPH, _ = adapt(start_KPH, support, update, steps)
     owner = [k for k, episode in enumerate(episodes) for _ in episode.query]
     queries = [rows[i] for episode in episodes for i in episode.query]
 
     def judged(prompts_KPH: Tensor) -> tuple[float, float]:
-        scores_RC, gold_R = scored(model, queries, PromptBank.stack(list(prompts_KPH)), owner)
+        scores_RC, gold_R = scored(model, queries, space.bank(prompts_KPH), owner)
         loss = float(candidate_cross_entropy(scores_RC, gold_R).mean())
         return loss, float((scores_RC.argmax(-1) == gold_R).float().mean())
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from headstart.config import MetaTrain
 from headstart.learn.gradient import StackedLoss
 from headstart.learn.processes import my_share, sum_over_processes
+from headstart.learn.space import SHALLOW, Space, usual_size
 from headstart.models.base import BaseModel, Encoded
-from headstart.ops.initialise import root_mean_square
 from headstart.ops.inner_loop import UPDATES, Update
 from headstart.ops.meta_gradient import METHODS
 from headstart.tasks.episodes import Episode
@@ -23,6 +23,7 @@ def meta_gradient(
     rows: Sequence[Encoded],
     episodes: Sequence[Episode],
     settings: MetaTrain,
+    space: Space = SHALLOW,
 ) -> tuple[Tensor, dict[str, float]]:
     """Compute one update's gradient [P, H] over all tasks and processes, and what to log of it.
 
@@ -32,6 +33,7 @@ def meta_gradient(
         rows: The rows that the episodes point into.
         episodes: This update's tasks, of all processes.
         settings: Method, inner loop and reduction.
+        space: The kind of the prompt and its units, which the gradient is in too. Default: shallow.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -55,10 +57,10 @@ def meta_gradient(
             draws = [(tuple(heaps[0]), tuple(heaps[1]))]
         tasks_a_prompt = len(mine) // len(draws)
         support, query = (
-            stacked(model, rows, [draw[part] for draw in draws], settings) for part in (0, 1)
+            stacked(model, rows, [draw[part] for draw in draws], settings, space) for part in (0, 1)
         )
         method = METHODS["multitask" if settings.method == "plain" else settings.method]
-        update, steps = inner_update(settings, model), settings.inner_steps
+        update, steps = inner_update(settings, model, space), settings.inner_steps
         found = method(start_PH, len(draws), support, query, update, steps)
         gradient_PH = found.gradient_PH * tasks_a_prompt
         parts = (found.support_loss_K, found.query_loss_K, found.moved_K)
@@ -72,7 +74,7 @@ def meta_gradient(
     return gradient_PH, dict(zip(names, sums.tolist(), strict=True))
 
 
-def inner_update(settings: MetaTrain, model: BaseModel) -> Update:
+def inner_update(settings: MetaTrain, model: BaseModel, space: Space = SHALLOW) -> Update:
     """Make the inner optimiser: SGD steps in units of the gradient, the others in units of the prompt.
 
     Example:
@@ -81,10 +83,10 @@ def inner_update(settings: MetaTrain, model: BaseModel) -> Update:
         >>> sgd(torch.ones(1, 1, 1), torch.ones(1, 1, 1), None)[0].item()
         0.5
     """
-    return UPDATES[settings.inner_optimizer](inner_rate(settings, model))
+    return UPDATES[settings.inner_optimizer](inner_rate(settings, model, space))
 
 
-def inner_rate(settings: MetaTrain, model: BaseModel) -> float:
+def inner_rate(settings: MetaTrain, model: BaseModel, space: Space = SHALLOW) -> float:
     """Return the inner step size: the one given, or the scale in the optimiser's own units.
 
     Example:
@@ -93,7 +95,7 @@ def inner_rate(settings: MetaTrain, model: BaseModel) -> float:
         0.5
     """
     sgd = settings.inner_optimizer == "sgd"
-    unit = 1.0 if sgd else root_mean_square(model.embedding_VH.detach())
+    unit = 1.0 if sgd else usual_size(model, space)
     return settings.inner_lr or settings.inner_lr_scale * unit
 
 
@@ -102,6 +104,7 @@ def stacked(
     rows: Sequence[Encoded],
     draws: Sequence[Sequence[int]],
     settings: MetaTrain,
+    space: Space = SHALLOW,
 ) -> StackedLoss:
     """Give the k-th of K prompts the rows of the k-th draw.
 
@@ -112,4 +115,5 @@ def stacked(
         [0, 0, 1]
     """
     owner = [k for k, draw in enumerate(draws) for _ in draw]
-    return StackedLoss(model, [rows[i] for draw in draws for i in draw], owner, settings.loss)
+    chosen = [rows[i] for draw in draws for i in draw]
+    return StackedLoss(model, chosen, owner, settings.loss, space=space)

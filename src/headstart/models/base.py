@@ -122,6 +122,21 @@ class BaseModel(Protocol):
         """Sum token log-probabilities of every candidate: ([B, C] in nats, tokens [B, C])."""
         ...
 
+    @property
+    def deep_size(self) -> int:
+        """X, the numbers of a deep prompt's vector: all layers' keys and values."""
+        ...
+
+    @property
+    def deep_unit_X(self) -> Tensor:
+        """The usual size of each of them."""
+        ...
+
+    @property
+    def is_key_X(self) -> Tensor:
+        """Which of them are of keys."""
+        ...
+
     def deepen(self, prompts_NPH: Tensor, mask_NP: Tensor) -> Tensor:
         """Run shallow prompts through the network: every layer's keys and values [N, P, X]."""
         ...

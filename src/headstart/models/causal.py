@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.config import Group
 from headstart.models.base import Encoded, Limits
 from headstart.models.batches import pad
 from headstart.models.deep_attention import Recorder, generating
@@ -24,7 +25,6 @@ from headstart.models.frozen import Frozen
 from headstart.ops.attach import additive, causal_visibility, positions
 from headstart.ops.scores import answer_logprobs
 from headstart.prompts.bank import PromptBank, Stack
-from headstart.prompts.prompt import Group
 from headstart.tasks.example import Rendered
 
 

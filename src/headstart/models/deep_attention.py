@@ -25,10 +25,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.config import GROUPS, Group
 from headstart.errors import ModelError
 from headstart.ops.attach import additive
 from headstart.prompts.bank import Stack
-from headstart.prompts.prompt import GROUPS, Group
 
 PREFIX = "headstart_"
 KERNELS = ("eager", "sdpa")

@@ -9,11 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.config import Group
 from headstart.models.deep_attention import LayerPrompts, Place, Recorder, install
 from headstart.models.fingerprint import fingerprint_of
 from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import Fingerprint
-from headstart.prompts.prompt import Group
+
+SAMPLE = 32
+"""Tokens, evenly over the vocabulary, that the usual size of keys and values is taken from."""
 
 
 class Frozen:
@@ -69,6 +72,31 @@ class Frozen:
     def deep_size(self) -> int:
         """X, the keys and values of all layers together: the size of a deep prompt's vectors."""
         return max(place.end for place in self.places.values())
+
+    @cached_property
+    def deep_unit_X(self) -> Tensor:
+        """The usual size of every number of a deep prompt: its layer's keys or values, of some vocabulary."""
+        table_VH = self.embedding_VH.detach()
+        some_1PH = table_VH[:: max(1, len(table_VH) // SAMPLE)][None, :SAMPLE]
+        with torch.no_grad():
+            sizes = [
+                part.float().square().mean().sqrt().expand(part.shape[1] * part.shape[3])
+                for pair in self._record(
+                    some_1PH, some_1PH.new_ones(1, SAMPLE).bool()
+                ).seen.values()
+                for part in pair
+            ]
+        return torch.cat(sizes).clamp(min=1e-6)
+
+    @property
+    def is_key_X(self) -> Tensor:
+        """Which numbers of a deep prompt are of keys rather than of values."""
+        marks = [
+            torch.full((size,), part == 0)
+            for place in self.places.values()
+            for part, size in enumerate(place.sizes)
+        ]
+        return torch.cat(marks).to(self.device)
 
     def deepen(self, prompts_NPH: Tensor, mask_NP: Tensor) -> Tensor:
         """Run prompts through the network: every layer's keys and values [N, P, X], in float32 at least.

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from headstart.config import PromptKind
 from headstart.errors import UsageError, did_you_mean, told_by_settings
 from headstart.models.base import BaseModel
 from headstart.ops import initialise
@@ -17,10 +18,17 @@ from headstart.prompts.files import load_prompt
 from headstart.prompts.shipped import fitting_starts, shipped_start
 
 Maker = Callable[[BaseModel, str, Sequence[str]], Initialiser]
+Drawn = Callable[[int, "float | Tensor"], Initialiser]
 
 
-def initialiser(spec: str, model: BaseModel, label_words: Sequence[str] = ()) -> Initialiser:
+def initialiser(
+    spec: str, model: BaseModel, label_words: Sequence[str] = (), kind: PromptKind = "shallow"
+) -> Initialiser:
     """Make the initialiser a spec names.
+
+    A deep or gated prompt begins with the keys and values that the shallow start has in every layer, or with
+    drawn ones at their size (``normal``, ``uniform``); the values of a gated one begin at zero, so that it
+    changes nothing before it is trained.
 
     Args:
         spec: ``vocab`` or ``vocab:5000`` (sampled tokens, of all or of the most frequent), ``text:...``
@@ -30,9 +38,11 @@ def initialiser(spec: str, model: BaseModel, label_words: Sequence[str] = ()) ->
             a name one is chosen by the labelled rows, which only tuning has).
         model: The base model: its embeddings, and its fingerprint for a file.
         label_words: The label words, for ``class-words``.
+        kind: Of the prompt.
 
     Raises:
-        UsageError: An unknown name (with a suggestion), or a missing or wrong argument.
+        UsageError: An unknown name (with a suggestion), a missing or wrong argument, or a file with a
+            prompt of another kind.
         PromptFileError: The file is damaged or made for another model.
 
     Example:
@@ -43,7 +53,15 @@ def initialiser(spec: str, model: BaseModel, label_words: Sequence[str] = ()) ->
     """
     check_spec(spec)
     name, _, argument = spec.partition(":")
-    return INITIALISERS[name](model, argument, label_words)
+    if name == "file":
+        return _file_of(model, argument, kind)
+    if name in DRAWN:
+        made = _drawn(DRAWN[name], model, argument, kind)
+    else:
+        made = INITIALISERS[name](model, argument, label_words)
+        if kind != "shallow":
+            made = initialise.in_every_layer(made, model.deepen)
+    return initialise.behind_a_gate(made, model.is_key_X) if kind == "gated" else made
 
 
 def check_spec(spec: str) -> None:
@@ -56,11 +74,12 @@ def check_spec(spec: str) -> None:
         >>> check_spec("vocab:5000")
     """
     name = spec.partition(":")[0]
-    if name not in INITIALISERS:
+    if name not in NAMES:
         raise UsageError(
-            f"unknown init '{spec}'{did_you_mean(name, INITIALISERS) or ';'} "
-            f"known: {', '.join(INITIALISERS)}"
+            f"unknown init '{spec}'{did_you_mean(name, NAMES) or ';'} known: {', '.join(NAMES)}"
         )
+    if name == "zero" and ":" in spec:
+        raise UsageError(f"init '{spec}': zero takes no argument")
 
 
 def named_start(spec: str | None) -> str | None:
@@ -117,26 +136,32 @@ def _class_words(model: BaseModel, argument: str, label_words: Sequence[str]) ->
     return initialise.from_class_words(words, _vocabulary(model, argument, ()))
 
 
-def _normal(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
-    return initialise.normal(model.hidden_size, _scale(model, argument))
+def _drawn(make: Drawn, model: BaseModel, argument: str, kind: PromptKind) -> Initialiser:
+    if kind == "shallow":
+        return make(
+            model.hidden_size, _scale(argument, root_mean_square(model.embedding_VH.detach()))
+        )
+    return make(model.deep_size, _scale(argument, model.deep_unit_X.cpu()))
 
 
-def _uniform(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
-    return initialise.uniform(model.hidden_size, _scale(model, argument))
+def _zero(size: int, scale: float | Tensor) -> Initialiser:
+    return initialise.zero(size)
 
 
-def _zero(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
-    if argument:
-        raise UsageError(f"init 'zero:{argument}': zero takes no argument")
-    return initialise.zero(model.hidden_size)
-
-
-def _file(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
-    folder = _prompt_folder(Path(argument))
-    prompt, _ = load_prompt(folder, model.fingerprint())
-    return _of_length(
+def _file_of(model: BaseModel, argument: str, kind: PromptKind) -> Initialiser:
+    prompt, _ = load_prompt(_prompt_folder(Path(argument)), model.fingerprint())
+    made = _of_length(
         initialise.from_prompt(prompt.vectors_PH), prompt.spec.length, f"file:{argument}"
     )
+    if prompt.spec.kind == kind:
+        return made
+    if prompt.spec.kind != "shallow":
+        raise UsageError(
+            f"init 'file:{argument}': a {prompt.spec.kind} prompt, and a {kind} one was asked for; "
+            f"ask for kind {prompt.spec.kind}, or begin elsewhere"
+        )
+    made = initialise.in_every_layer(made, model.deepen)
+    return initialise.behind_a_gate(made, model.is_key_X) if kind == "gated" else made
 
 
 def _shipped(model: BaseModel, argument: str, label_words: Sequence[str]) -> Initialiser:
@@ -181,10 +206,10 @@ def _prompt_folder(folder: Path) -> Path:
     return members[0]
 
 
-def _scale(model: BaseModel, argument: str) -> float:
-    """Return the standard deviation given, or the root mean square of the model's embeddings."""
+def _scale(argument: str, usual: float | Tensor) -> float | Tensor:
+    """Return the standard deviation given, or the usual one."""
     if not argument:
-        return root_mean_square(model.embedding_VH.detach())
+        return usual
     try:
         scale = float(argument)
     except ValueError:
@@ -198,9 +223,16 @@ INITIALISERS: dict[str, Maker] = {
     "vocab": _vocabulary,
     "text": _text,
     "class-words": _class_words,
-    "normal": _normal,
-    "uniform": _uniform,
-    "zero": _zero,
-    "file": _file,
     "headstart": _shipped,
 }
+"""Starts beside the text; other kinds of prompts begin with what these are in every layer."""
+
+DRAWN: dict[str, Drawn] = {
+    "normal": initialise.normal,
+    "uniform": initialise.uniform,
+    "zero": _zero,
+}
+"""Starts that are drawn at the size of what they stand beside."""
+
+NAMES = (*INITIALISERS, *DRAWN, "file")
+"""The first words of specs."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from headstart.config import Group
 from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
 from headstart.models.batches import pad
@@ -22,7 +23,6 @@ from headstart.models.frozen import Frozen
 from headstart.ops.attach import attach
 from headstart.ops.scores import answer_logprobs
 from headstart.prompts.bank import PromptBank
-from headstart.prompts.prompt import Group
 from headstart.tasks.example import ANSWER_SLOT, Rendered
 
 SENTINEL = "<extra_id_0>"

@@ -82,8 +82,8 @@ def from_class_words(words_TH: Sequence[Tensor], filler: Initialiser) -> Initial
     return initialise
 
 
-def normal(hidden_size: int, scale: float) -> Initialiser:
-    """Draw every coordinate from a normal distribution with standard deviation ``scale``.
+def normal(hidden_size: int, scale: float | Tensor) -> Initialiser:
+    """Draw every coordinate from a normal distribution with standard deviation ``scale`` (one, or [X]).
 
     Example:
         >>> normal(8, 0.1)(2, torch.Generator().manual_seed(0)).shape
@@ -94,8 +94,8 @@ def normal(hidden_size: int, scale: float) -> Initialiser:
     )
 
 
-def uniform(hidden_size: int, scale: float) -> Initialiser:
-    """Draw every coordinate evenly around zero with root mean square ``scale``.
+def uniform(hidden_size: int, scale: float | Tensor) -> Initialiser:
+    """Draw every coordinate evenly around zero with root mean square ``scale`` (one, or [X]).
 
     Example:
         >>> bool(uniform(8, 1.0)(2, torch.Generator()).abs().max() <= 3 ** 0.5)
@@ -136,3 +136,35 @@ def from_prompt(prompt_PH: Tensor) -> Initialiser:
         return prompt_PH.float().clone()
 
     return initialise
+
+
+def in_every_layer(shallow: Initialiser, deepen: Callable[[Tensor, Tensor], Tensor]) -> Initialiser:
+    """Start with the keys and values that a shallow start has in every layer.
+
+    Args:
+        shallow: The start beside the text.
+        deepen: Prompts [N, P, H] and their mask [N, P] to keys and values [N, P, X].
+
+    Example:
+        >>> twice = lambda prompts, mask: torch.cat([prompts, prompts], -1)
+        >>> in_every_layer(zero(3), twice)(2, torch.Generator()).shape
+        torch.Size([2, 6])
+    """
+
+    def initialise(prompt_length: int, generator: torch.Generator) -> Tensor:
+        prompt_1PH = shallow(prompt_length, generator)[None]
+        with torch.no_grad():
+            return deepen(prompt_1PH, torch.ones(1, prompt_length).bool())[0].float().cpu()
+
+    return initialise
+
+
+def behind_a_gate(start: Initialiser, is_key_X: Tensor) -> Initialiser:
+    """Keep a start's keys and set its values to zero: added to an attention, it is nothing yet.
+
+    Example:
+        >>> ones = from_prompt(torch.ones(1, 3))
+        >>> behind_a_gate(ones, torch.tensor([True, True, False]))(1, torch.Generator()).tolist()
+        [[1.0, 1.0, 0.0]]
+    """
+    return lambda prompt_length, generator: start(prompt_length, generator) * is_key_X.cpu()

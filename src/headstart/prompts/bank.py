@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from headstart.prompts.prompt import GROUPS, Kind, SoftPrompt
+from headstart.config import GROUPS, Group, PromptKind
+from headstart.prompts.prompt import SoftPrompt
 
 NO_PROMPT = -1
 """The index of a row that is scored without a prompt."""
@@ -23,7 +24,7 @@ class Stack:
         vectors_NPX: The vectors; gradients reach the tensors they were stacked from.
         mask_NP: True where a vector stands; a prompt of another kind has none.
         on_NG: Which groups of attention a prompt of keys and values speaks to
-            (:data:`~headstart.prompts.prompt.GROUPS`). ``None``: all.
+            (:data:`~headstart.config.GROUPS`). ``None``: all.
 
     Example:
         >>> Stack(torch.ones(1, 2, 4), torch.ones(1, 2).bool()).take(torch.tensor([0, 0])).mask_NP.shape
@@ -33,6 +34,19 @@ class Stack:
     vectors_NPX: Tensor
     mask_NP: Tensor
     on_NG: Tensor | None = None
+
+    @classmethod
+    def of(cls, vectors_NPX: Tensor, mask_NP: Tensor, groups: Sequence[Group] = GROUPS) -> Stack:
+        """Make a stack whose prompts all speak to the same groups.
+
+        Example:
+            >>> Stack.of(torch.ones(1, 2, 4), torch.ones(1, 2).bool(), ["cross"]).on_NG.tolist()
+            [[False, False, True]]
+        """
+        if tuple(groups) == GROUPS:
+            return cls(vectors_NPX, mask_NP)
+        on_G = torch.tensor([group in groups for group in GROUPS], device=mask_NP.device)
+        return cls(vectors_NPX, mask_NP, on_G.expand(len(mask_NP), -1))
 
     def take(self, index_M: Tensor) -> Stack:
         """Gather prompts by their number; ``NO_PROMPT`` gathers one without a vector."""
@@ -122,7 +136,12 @@ class PromptBank:
         return stack
 
     @classmethod
-    def stack(cls, prompts: Sequence[Tensor], kind: Kind = "shallow") -> PromptBank:
+    def stack(
+        cls,
+        prompts: Sequence[Tensor],
+        kind: PromptKind = "shallow",
+        groups: Sequence[Group] = GROUPS,
+    ) -> PromptBank:
         """Stack the vectors of prompts of one kind [P_n, X]; the shorter ones get empty slots on their left.
 
         Raises:
@@ -140,7 +159,9 @@ class PromptBank:
         longest = max(len(prompt) for prompt in prompts)
         padded = [pad(prompt, (0, 0, longest - len(prompt), 0)) for prompt in prompts]
         mask = [torch.arange(longest) >= longest - len(prompt) for prompt in prompts]
-        return cls(**{kind: Stack(torch.stack(padded), torch.stack(mask).to(padded[0].device))})
+        vectors_NPX = torch.stack(padded)
+        mask_NP = torch.stack(mask).to(vectors_NPX.device)
+        return cls(**{kind: Stack.of(vectors_NPX, mask_NP, groups)})
 
     @classmethod
     def of(cls, prompts: Sequence[SoftPrompt]) -> PromptBank:

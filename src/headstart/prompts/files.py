@@ -22,8 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 
+from headstart.config import GROUPS, Group, PromptKind
 from headstart.errors import PromptFileError, StorageError
-from headstart.prompts.prompt import GROUPS, Group, Kind, PromptSpec, SoftPrompt
+from headstart.prompts.prompt import PromptSpec, SoftPrompt
 
 FORMAT = 1
 TENSOR = "prompt_PH"
@@ -73,7 +74,7 @@ class PromptCard(pydantic.BaseModel, frozen=True, extra="forbid"):
     fingerprint: Fingerprint
     length: int
     hidden_size: int
-    kind: Kind = "shallow"
+    kind: PromptKind = "shallow"
     groups: tuple[Group, ...] = GROUPS
     init: str = "unknown"
     sha256: str = ""

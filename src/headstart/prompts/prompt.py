@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from headstart.config import GROUPS, Group, PromptKind
 from headstart.errors import PromptFileError
-
-Kind = Literal["shallow", "deep", "gated"]
-"""``shallow``: vectors beside the embedded text. ``deep``: keys and values of every layer, before those
-of the text. ``gated``: the same, but attended to apart and added, so that values of zero change nothing."""
-
-Group = Literal["encoder", "decoder", "cross"]
-"""Where keys and values stand: in the encoder's own attention, the decoder's (of a causal model: all it
-has), and in the decoder's attention to the encoder."""
-
-GROUPS: tuple[Group, ...] = get_args(Group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +30,7 @@ class PromptSpec:
 
     length: int
     hidden_size: int
-    kind: Kind = "shallow"
+    kind: PromptKind = "shallow"
     init: str = "unknown"
     groups: tuple[Group, ...] = GROUPS
 
@@ -65,6 +55,10 @@ class SoftPrompt:
     vectors_PH: Tensor
     spec: PromptSpec
 
+    def __len__(self) -> int:
+        """Return the number of vectors, P."""
+        return self.spec.length
+
     def __post_init__(self) -> None:
         """Refuse vectors that do not fit the spec or are not finite."""
         expected = (self.spec.length, self.spec.hidden_size)
@@ -85,7 +79,7 @@ class SoftPrompt:
         cls,
         vectors_PH: Tensor,
         init: str = "unknown",
-        kind: Kind = "shallow",
+        kind: PromptKind = "shallow",
         groups: tuple[Group, ...] = GROUPS,
     ) -> SoftPrompt:
         """Wrap vectors [P, H], detached, in float32 on the CPU.

@@ -9,13 +9,22 @@ from typing import Annotated
 import pydantic
 import torch
 
-from headstart.config import FewShot, Scoring, Settings, check_settings
+from headstart.config import (
+    GROUPS,
+    FewShot,
+    Group,
+    PromptKind,
+    Scoring,
+    Settings,
+    check_settings,
+)
 from headstart.errors import told_by_settings
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser, is_learned, named_start
 from headstart.models.load import load_model
+from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import read_card
 from headstart.recipes.results import Result, collect, judged
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
@@ -66,6 +75,8 @@ class FewShotStage(Settings):
         targets: The target tasks, by name.
         starts: Where prompts begin, by the name that tables show.
         protocol: Labels, seeds, test rows.
+        prompt_kind: ``shallow``, ``deep`` or ``gated``; a learned start that is shallow is deepened.
+        prompt_groups: Of an encoder-decoder, where a deep or gated prompt speaks.
         prompt_length: Vectors of the prompts that an initialiser makes; learned ones have their own.
         max_length: Truncate longer rows to this many tokens, prompt included.
         untuned: Also judge every learned start as it is, as method ``NAME, untuned``.
@@ -81,6 +92,8 @@ class FewShotStage(Settings):
     targets: dict[Name, Target] = pydantic.Field(min_length=1)
     starts: dict[Name, Start] = pydantic.Field(min_length=1)
     protocol: Protocol = Protocol()
+    prompt_kind: PromptKind = "shallow"
+    prompt_groups: tuple[Group, ...] = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(256, ge=8)
     untuned: bool = True
@@ -144,18 +157,25 @@ def tune_and_judge(
     length = settings.prompt_length if start.stage is None else learned_length(spec)
     train = settings.train_of(start_name)
     encode = encoder(model, task, Limits(settings.max_length, length))
-    begin = initialiser(spec, model, task.words)
+    begin = initialiser(spec, model, task.words, settings.prompt_kind)
     runs = []
     for seed in settings.protocol.seeds:
         generator = torch.Generator().manual_seed(derive_seed(seed, "prompt"))
         start_PH = begin(length, generator)
         shots, dev = encode(rows.train[seed]), encode(rows.dev[seed])
-        runs.append(Run(str(seed), start_PH, shots, dev, seed, learned=is_learned(spec)))
+        run = Run(
+            *(str(seed), start_PH, shots, dev, seed),
+            learned=is_learned(spec),
+            kind=settings.prompt_kind,
+            groups=settings.prompt_groups,
+        )
+        runs.append(run)
     tuned = tune(model, runs, train, progress=note)
     prompts = [result.prompt_PH for result in tuned]
     if settings.untuned and is_learned(spec):
         prompts.append(runs[0].start_PH)
-    scores_NRC = scores_under(model, encode(rows.test), prompts, Scoring())
+    bank = PromptBank.stack(prompts, settings.prompt_kind, settings.prompt_groups)
+    scores_NRC = scores_under(model, encode(rows.test), bank, Scoring())
     gold = [str(row.label) for row in rows.test]
     guesses = [[task.labels[c] for c in scores.argmax(-1).tolist()] for scores in scores_NRC]
     counts = settings.protocol.labels

@@ -17,6 +17,7 @@ from headstart.errors import DataError, HeadstartError
 from headstart.learn.choose_start import choose_start
 from headstart.learn.doctor import diagnose
 from headstart.learn.fewshot import Run, Tuned, learning_rate, tune
+from headstart.learn.space import Space
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser, is_learned
 from headstart.prompts.files import Fingerprint, PromptCard, storage_errors
@@ -121,13 +122,19 @@ def tune_seeds(
     for seed, shots in zip(settings.seeds, draws, strict=True):
         train = _chosen(row_of, shots.train)
         starts = begin(seed)
-        init, _ = choose_start(model, starts, train[:CHOICE_ROWS], settings.scoring)
+        space = Space(settings.prompt_kind, settings.prompt_groups)
+        init, _ = choose_start(model, starts, train[:CHOICE_ROWS], settings.scoring, space)
         dev = _chosen(row_of, shots.dev)
-        run = Run(f"seed-{seed}", starts[init], train, dev, seed, learned=is_learned(init))
+        run = Run(
+            *(f"seed-{seed}", starts[init], train, dev, seed),
+            learned=is_learned(init),
+            kind=settings.prompt_kind,
+            groups=settings.prompt_groups,
+        )
         runs.append(run)
         inits.append(init)
     results = tune(model, runs, settings.train, settings.scoring, progress)
-    rate = learning_rate(settings.train, model)
+    rate = learning_rate(settings.train, model, settings.prompt_kind)
     advice = [
         diagnose(tuned.vitals, chance_loss(run.train), rate)
         for run, tuned in zip(runs, results, strict=True)
@@ -136,7 +143,7 @@ def tune_seeds(
     return [
         SeedResult(
             seed,
-            SoftPrompt.of(tuned.prompt_PH, init),
+            SoftPrompt.of(tuned.prompt_PH, init, settings.prompt_kind, settings.prompt_groups),
             shots,
             LabelLedger(len(shots.train), len(shots.dev)),
             tuned,
@@ -171,7 +178,7 @@ def starts_for(
     if settings.init == "headstart":
         fitting = fitting_starts(model.fingerprint(), settings.prompt_length)
         specs = [*(f"headstart:{name}" for name in fitting), "vocab"]
-    makers = {spec: initialiser(spec, model, task.words) for spec in specs}
+    makers = {spec: initialiser(spec, model, task.words, settings.prompt_kind) for spec in specs}
 
     def of_seed(seed: int) -> dict[str, torch.Tensor]:
         mark = derive_seed(seed, "prompt")
@@ -263,6 +270,8 @@ def card_for(
         fingerprint=fingerprint,
         length=result.prompt.spec.length,
         hidden_size=result.prompt.spec.hidden_size,
+        kind=result.prompt.spec.kind,
+        groups=result.prompt.spec.groups,
         init=result.prompt.spec.init,
         task={**task.to_dict(), "scoring": settings.scoring.model_dump()},
         training={
@@ -272,7 +281,7 @@ def card_for(
             "cut_rows": result.cut_rows,
             "data": data,
             "settings": settings.model_dump(mode="json"),
-            "lr": learning_rate(settings.train, model),
+            "lr": learning_rate(settings.train, model, settings.prompt_kind),
             "steps": result.tuned.steps,
             "final_loss": final_loss(result),
             "drift": result.tuned.vitals.drift

@@ -13,12 +13,13 @@ from typing import Annotated, Any
 import pydantic
 import torch
 
-from headstart.config import MetaTrain, Scoring, Settings
+from headstart.config import GROUPS, Group, MetaTrain, PromptKind, Scoring, Settings
 from headstart.errors import DataError
 from headstart.learn.doctor import diagnose_meta
 from headstart.learn.meta import MetaTrained, meta_train
 from headstart.learn.meta_step import inner_rate
 from headstart.learn.processes import is_first
+from headstart.learn.space import Space, space_of
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser, named_start
 from headstart.models.load import load_model
@@ -50,6 +51,8 @@ class MetaStage(Settings):
         all_words: Whether a word that none of a cluster's rows has is a candidate there all the same, as
             in paper B, whose verbaliser is fixed; clusters of one label are tasks only then.
         init: Where the start begins: any initialiser.
+        prompt_kind: ``shallow``, ``deep`` or ``gated``.
+        prompt_groups: Of an encoder-decoder, where a deep or gated prompt speaks.
         prompt_length: Vectors of the prompt, P; paper B: 100.
         max_length: Truncate longer rows to this many tokens, prompt included.
         max_rows: Take this many rows, drawn evenly over the clusters (Figure 3a); ``None``: all.
@@ -65,6 +68,8 @@ class MetaStage(Settings):
     views: tuple[dict[str, str], ...] = ()
     all_words: bool = False
     init: str = "vocab"
+    prompt_kind: PromptKind = "shallow"
+    prompt_groups: tuple[Group, ...] = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(96, ge=8)
     max_rows: int | None = pydantic.Field(None, ge=1)
@@ -165,17 +170,20 @@ def run_meta_train(context: Context[MetaStage]) -> None:
     ]
     generator = torch.Generator().manual_seed(derive_seed(context.seed, "prompt"))
     words = tasks[0].task.words
-    start_PH = initialiser(settings.init, model, words)(settings.prompt_length, generator)
+    begin = initialiser(settings.init, model, words, settings.prompt_kind)
+    start_PH = begin(settings.prompt_length, generator)
+    space = space_of(model, settings.prompt_kind, settings.prompt_groups)
 
     def progress(done: int, record: dict[str, float]) -> None:
         note = f"loss {record['query_loss']:.3f}"
         context.progress(settings.train.method, done, settings.train.num_steps, note)
 
     found = meta_train(
-        model, encoded, start_PH, settings.train, context.seed, context.folder, progress
+        *(model, encoded, start_PH, settings.train, context.seed, context.folder, progress),
+        space,
     )
     if is_first():
-        _write(context, model, found, tasks, left_out, encoded)
+        _write(context, model, found, tasks, left_out, encoded, space)
 
 
 def read_clusters(folder: Path, max_rows: int | None = None) -> dict[str, list[Example]]:
@@ -209,9 +217,10 @@ def _write(
     tasks: Sequence[MetaTask],
     left_out: Sequence[str],
     encoded: Sequence[Sequence[Encoded]],
+    space: Space,
 ) -> None:
     settings = context.settings
-    rate = inner_rate(settings.train, model)
+    rate = inner_rate(settings.train, model, space)
     losses = [record["query_loss"] for record in found.log]
     drift = found.log[-1]["drift"] if found.log else 0.0
     advice = diagnose_meta(losses, inner_gains(found, settings.train), rate, drift)
@@ -238,14 +247,19 @@ def _write(
         base_model=model.name,
         fingerprint=model.fingerprint(),
         length=settings.prompt_length,
-        hidden_size=model.hidden_size,
+        hidden_size=found.prompt_PH.shape[1],
+        kind=settings.prompt_kind,
+        groups=settings.prompt_groups,
         init=settings.init,
         task={**tasks[0].task.to_dict(), "scoring": Scoring().model_dump()},
         training={"seed": context.seed, "model_choices": model.choices, "meta": summary},
         versions=library_versions(),
         created="see manifest.json",
     )
-    save_prompt(context.folder, SoftPrompt.of(found.prompt_PH, settings.init), card)
+    prompt = SoftPrompt.of(
+        found.prompt_PH, settings.init, settings.prompt_kind, settings.prompt_groups
+    )
+    save_prompt(context.folder, prompt, card)
 
 
 def inner_gains(found: MetaTrained, train: MetaTrain) -> list[float]:

@@ -77,7 +77,7 @@ def score_examples(
     """
     rendered = tuple(study.task.render(example) for example in examples)
     rows = study.model.encode(rendered, study.limits)
-    scores = scores_under(study.model, rows, study.prompts, study.scoring, content_free, progress)
+    scores = scores_under(study.model, rows, study.bank, study.scoring, content_free, progress)
     return Scored(scores, tuple(row.truncated for row in rows), rendered)
 
 

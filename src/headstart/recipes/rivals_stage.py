@@ -111,7 +111,7 @@ def _fine_tuning(
                 model, run, plan, progress=lambda step, loss: note(f"step {step}, loss {loss:.3f}")
             )
             if best is None or (found.dev_accuracy or 0.0) > best[0]:
-                scores_RC = scores_under(model, encode(rows.test), [], Scoring())[0]
+                scores_RC = scores_under(model, encode(rows.test), None, Scoring())[0]
                 guess = [task.labels[c] for c in scores_RC.argmax(-1).tolist()]
                 best = (found.dev_accuracy or 0.0, rate, guess, len(found.losses))
         assert best is not None

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from torch import Tensor
-
 from headstart.config import Scoring
 from headstart.errors import PromptFileError, UsageError, did_you_mean
 from headstart.models.base import BaseModel, Limits
+from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import (
     PromptCard,
     check_fingerprint,
@@ -91,7 +90,7 @@ class Study:
         task: Template, labels, label words.
         scoring: The rule.
         seeds: The members' names.
-        prompts: The members' vectors [P, H]; none: the bare model.
+        prompts: The members' prompts; none: the bare model.
         cards: The members' cards.
         max_length: Tokens a row is truncated to; ``None``: a longer row than the model is an error.
 
@@ -107,9 +106,14 @@ class Study:
     task: Task
     scoring: Scoring = field(default_factory=Scoring)
     seeds: tuple[str, ...] = ()
-    prompts: tuple[Tensor, ...] = ()
+    prompts: tuple[SoftPrompt, ...] = ()
     cards: tuple[PromptCard, ...] = ()
     max_length: int | None = None
+
+    @property
+    def bank(self) -> PromptBank | None:
+        """The members' prompts, stacked."""
+        return PromptBank.of(self.prompts) if self.prompts else None
 
     @property
     def limits(self) -> Limits:
@@ -333,7 +337,7 @@ def assemble(model: BaseModel, members: Sequence[tuple[str, SoftPrompt, PromptCa
         task_of(card),
         Scoring.model_validate(card.task["scoring"]),
         tuple(name for name, _, _ in members),
-        tuple(prompt.vectors_PH.to(model.device) for _, prompt, _ in members),
+        tuple(prompt for _, prompt, _ in members),
         tuple(card for _, _, card in members),
         card.training.get("settings", {}).get("max_length"),
     )

@@ -68,7 +68,7 @@ class Tuning:
             self.task,
             self.settings.scoring,
             tuple(f"seed-{result.seed}" for result in self.results),
-            tuple(result.prompt.vectors_PH.to(self.model.device) for result in self.results),
+            tuple(result.prompt for result in self.results),
             tuple(
                 card_for(result, self.model, mark, self.task, self.settings, self.data)
                 for result in self.results
