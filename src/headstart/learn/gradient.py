@@ -78,11 +78,15 @@ class StackedLoss:
     Args:
         model: The frozen base model.
         rows: B labelled rows of all prompts together.
-        prompt_of_row: Which prompt each row belongs to [B]; a prompt without rows has loss 0.
+        prompt_of_row: Which prompt each row belongs to [B]; a prompt without rows has loss 0. -1: the row is
+            read without a prompt, and counts in the loss of the first.
         loss: ``candidates`` or ``tokens``.
         scoring: The rule the losses use.
         space: The kind of the prompts and their units. Default: shallow.
         mask_NP: Which prompt slots are real. Default: all.
+        weight_B: What each row counts in the loss of its prompt. Default: all rows of a prompt alike.
+        weights: Weights of the model whose gradients are taken too: :meth:`first_order` and
+            :meth:`second_order` add them to their ``grad``.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -102,11 +106,18 @@ class StackedLoss:
         scoring: Scoring = PLAIN,
         space: Space = SHALLOW,
         mask_NP: Tensor | None = None,
+        weight_B: Tensor | None = None,
+        weights: Sequence[Tensor] = (),
     ) -> None:
         """Hold rows and their owners; nothing is computed yet."""
         self.model, self.rows, self.loss, self.scoring = model, rows, loss, scoring
         self.owner_B = torch.tensor(prompt_of_row, dtype=torch.long)
-        self.rows_of_prompt_N = torch.bincount(self.owner_B).float()
+        # a row without a prompt is one of the first prompt's
+        self.counted_B = self.owner_B.clamp(min=0)
+        self.rows_of_prompt_N = torch.bincount(self.counted_B).float()
+        if weight_B is None:
+            weight_B = 1 / self.rows_of_prompt_N[self.counted_B]
+        self.weight_B, self.weights = weight_B, list(weights)
         self.space, self.mask_NP = space, mask_NP
 
     def __call__(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,20 +127,24 @@ class StackedLoss:
 
     def first_order(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses [N] and gradients [N, P, H] without history."""
+        return self._first_order(prompts_NPH, self.weights)
 
+    def _first_order(
+        self, prompts_NPH: Tensor, weights: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, Tensor]:
         def work(group: _Group) -> tuple[Tensor, Tensor]:
-            loss_B = self._weighted(group)
-            (grad_GPX,) = torch.autograd.grad(loss_B.sum(), group.bank.only.vectors_NPX)
-            return grad_GPX, loss_B.detach()
+            loss_B, leaf_GPX = self._weighted(group), group.bank.only.vectors_NPX
+            torch.autograd.backward(loss_B.sum(), inputs=[leaf_GPX, *weights])
+            return _gradient(leaf_GPX), loss_B.detach()
 
         leaf_NPH, shared = self._prefill(prompts_NPH)
         groups, parts = self._map(work, shared)
         grad_NPX = _gathered(shared, groups, [grad for grad, _ in parts])
-        (grad_NPH,) = torch.autograd.grad(shared.only.vectors_NPX, leaf_NPH, grad_NPX)
+        torch.autograd.backward(shared.only.vectors_NPX, grad_NPX, inputs=[leaf_NPH, *weights])
         loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
         for group, (_, loss_B) in zip(groups, parts, strict=True):
-            loss_N.index_add_(0, self.owner_B[group.rows], loss_B.cpu())
-        return loss_N.to(prompts_NPH.device), grad_NPH
+            loss_N.index_add_(0, self.counted_B[group.rows], loss_B.cpu())
+        return loss_N.to(prompts_NPH.device), _gradient(leaf_NPH)
 
     def second_order(self, prompts_NPH: Tensor, direction_NPH: Tensor) -> Tensor:
         """Return the Hessian of the summed losses times a direction [N, P, H].
@@ -149,17 +164,19 @@ class StackedLoss:
             def work(group: _Group) -> tuple[Tensor, Tensor]:
                 loss, leaf_GPX = self._weighted(group).sum(), group.bank.only.vectors_NPX
                 (grad_GPX,) = grad(loss, leaf_GPX, create_graph=True)
-                (product_GPX,) = grad(grad_GPX, leaf_GPX, moved_NPX[group.owners])
-                return grad_GPX.detach(), product_GPX
+                along_GPX = moved_NPX[group.owners.clamp(min=0)]
+                torch.autograd.backward(grad_GPX, along_GPX, inputs=[leaf_GPX, *self.weights])
+                return grad_GPX.detach(), _gradient(leaf_GPX)
 
             groups, parts = self._map(work, shared)
             grad_NPX = _gathered(shared, groups, [part for part, _ in parts])
             product_NPX = _gathered(shared, groups, [part for _, part in parts])
+            inputs = [leaf_NPH, *self.weights]
             (back_NPH,) = grad(deep_NPX, leaf_NPH, grad_NPX, create_graph=True)
-            (product_NPH,) = grad(deep_NPX, leaf_NPH, product_NPX, retain_graph=True)
-            if not back_NPH.requires_grad:  # prefilling is no computation at all
-                return product_NPH
-            return product_NPH + grad(back_NPH, leaf_NPH, direction_NPH)[0]
+            torch.autograd.backward(deep_NPX, product_NPX, inputs=inputs, retain_graph=True)
+            if back_NPH.requires_grad:  # else prefilling is no computation at all
+                torch.autograd.backward(back_NPH, direction_NPH, inputs=inputs)
+            return _gradient(leaf_NPH)
 
     def _prefill(self, prompts_NPH: Tensor) -> tuple[Tensor, PromptBank]:
         """Compute once what the rows of each prompt share, with its graph down to a fresh leaf."""
@@ -168,10 +185,10 @@ class StackedLoss:
             return leaf_NPH, self.model.prefill(self.space.bank(leaf_NPH, self.mask_NP))
 
     def _weighted(self, group: _Group) -> Tensor:
-        """Each row's loss over the number of its prompt's rows: their sum is the sum of means."""
+        """Each row's loss times its weight: by default their sum is the sum of the prompts' means."""
         rows = [self.rows[i] for i in group.rows]
         loss_B = row_losses(self.model, rows, group.bank, group.owner_B, self.loss, self.scoring)
-        return loss_B / self.rows_of_prompt_N[self.owner_B[group.rows]].to(loss_B)
+        return loss_B * self.weight_B[group.rows].to(loss_B)
 
     def _map(
         self, work: Callable[[_Group], Any], shared: PromptBank
@@ -188,7 +205,13 @@ class StackedLoss:
             bank = shared.take(owners)
             leaf_GPX = bank.only.vectors_NPX.detach().requires_grad_()
             groups.append(_Group(rows, owners, owner_B, bank.holding(leaf_GPX)))
+        if self.weights:  # one after the other: they add to the same tensors, in a fixed order
+            return groups, list(map(one, groups))
         return groups, map_groups(one, groups, self.model.device)
+
+
+def _gradient(leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,7 +227,7 @@ class _Group:
 def _gathered(shared: PromptBank, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:
     total_NPX = torch.zeros_like(shared.only.vectors_NPX)
     for group, part_GPX in zip(groups, parts, strict=True):
-        total_NPX.index_add_(0, group.owners.to(part_GPX.device), part_GPX)
+        total_NPX.index_add_(0, group.owners.clamp(min=0).to(part_GPX.device), part_GPX)
     return total_NPX
 
 
@@ -214,7 +237,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, prompts_NPH: Tensor, losses: StackedLoss) -> tuple[Tensor, Tensor]:
         """Compute both without keeping any graph of the model."""
-        loss_N, grad_NPH = losses.first_order(prompts_NPH)
+        loss_N, grad_NPH = losses._first_order(prompts_NPH)
         ctx.losses = losses
         ctx.save_for_backward(prompts_NPH, grad_NPH)
         return loss_N, grad_NPH

@@ -1,0 +1,169 @@
+"""Settings of continued pretraining, and the places where paper A's text and its released code differ."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from headstart.config import Settings
+from headstart.tasks.mixture import Mixing
+
+
+class Reading(Settings):
+    """One reading of paper A, where its text and its code say different things; all of it is set.
+
+    Attributes:
+        inner_state: ``fresh`` for every task, or ``carried`` from task to task, and from update to update:
+            the result then hangs on the order of the tasks (code: ``reuse_inner_opt_state``).
+        support: ``new`` rows in every inner step (appendix B), or the ``same``.
+        micro_batches: ``mean``: the true mean over all rows of an update. ``mean-of-means``: the mean of
+            the micro-batches' means, so that short targets in a small batch weigh more. ``sum``: their
+            sum, so that a gradient is as many times too long as there are micro-batches.
+        displacement: Of ``reptile``: ``divided`` by the inner step size (Algorithm 2), or ``plain``.
+        clip: The outer gradient is clipped ``after`` the division, or ``before`` it.
+        least_factored: Least rows and columns for Adafactor's second moments of the inner steps to be
+            kept by row and column; the code has 128, so a prompt's are kept whole.
+
+    Example:
+        >>> READINGS["paper-text"].support
+        'new'
+    """
+
+    inner_state: Literal["fresh", "carried"]
+    support: Literal["new", "same"]
+    micro_batches: Literal["mean", "mean-of-means", "sum"]
+    displacement: Literal["divided", "plain"]
+    clip: Literal["after", "before"]
+    least_factored: int = pydantic.Field(ge=0)
+
+
+READINGS = {
+    "paper-text": Reading(
+        inner_state="fresh",
+        support="new",
+        micro_batches="mean",
+        displacement="divided",
+        clip="after",
+        least_factored=0,
+    ),
+    "released-code": Reading(
+        inner_state="carried",
+        support="same",
+        micro_batches="sum",
+        displacement="plain",
+        clip="after",
+        least_factored=128,
+    ),
+}
+"""The two, of FOMAML. In the code Reptile draws new support rows, and multi-task training takes the
+mean of its micro-batches' means."""
+
+
+class Pretrain(Settings):
+    """How a model and a prompt are trained before the model is prompted: paper A, section 3 and appendix C.
+
+    Attributes:
+        method: ``multitask`` (MTL), ``fomaml`` (Algorithm 1), ``reptile`` (Algorithm 2), or ``maml``, exact,
+            with the model in the outer update, which the paper does not have.
+        trains: ``both`` (T and P trained, the paper's method), ``model`` (no prompt: T0), or ``prompt`` (the
+            model frozen: Gu et al. 2022; with ``reptile`` the paper's "naive" one).
+        lora_rank: Train low-rank adapters of this rank in place of all weights. ``None``: all weights.
+        variant: Which reading of the paper; the following override single points of it.
+        inner_state: See :class:`Reading`, like the five after it; ``None``: as the variant has it.
+        support: See there.
+        micro_batches: See there.
+        displacement: See there.
+        clip: See there.
+        least_factored: See there.
+        optimizer: Of the outer loop: ``adafactor`` (no relative step, no parameter scale), ``adamw`` or
+            ``sgd``.
+        lr: Its step size, constant.
+        inner_optimizer: Of the inner steps, which move the prompt alone.
+        inner_lr: Its step size.
+        inner_steps: T.
+        batch_size: Rows of a multi-task update.
+        meta_batch_size: Tasks of a meta-update.
+        task_batch_size: Rows of a task in one inner step, and for the outer gradient.
+        micro_batch_size: Rows of a micro-batch, where the reading counts them.
+        mean_over: Whether the mean of a batch is over target ``tokens`` or over ``examples``.
+        clip_norm: Largest norm of the outer gradient, of model and prompt together.
+        prompt_dropout: Part of the outer loss's rows that are read without the prompt, so that the model also
+            works without one.
+        mixing: How much of each task an epoch reads.
+        num_steps: Updates.
+
+    Example:
+        >>> Pretrain(variant="released-code", method="fomaml").reading.support
+        'same'
+        >>> Pretrain(variant="released-code", support="new").reading.inner_state
+        'carried'
+    """
+
+    method: Literal["multitask", "fomaml", "reptile", "maml"] = "multitask"
+    trains: Literal["both", "model", "prompt"] = "both"
+    lora_rank: int | None = pydantic.Field(None, ge=1)
+    variant: Literal["paper-text", "released-code"] = "paper-text"
+    inner_state: Literal["fresh", "carried"] | None = None
+    support: Literal["new", "same"] | None = None
+    micro_batches: Literal["mean", "mean-of-means", "sum"] | None = None
+    displacement: Literal["divided", "plain"] | None = None
+    clip: Literal["after", "before"] | None = None
+    least_factored: int | None = pydantic.Field(None, ge=0)
+    optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
+    lr: float = pydantic.Field(1e-3, gt=0)
+    inner_optimizer: Literal["adafactor", "adam", "sgd"] = "adafactor"
+    inner_lr: float = pydantic.Field(1e-3, gt=0)
+    inner_steps: int = pydantic.Field(7, ge=0)
+    batch_size: int = pydantic.Field(4096, ge=1)
+    meta_batch_size: int = pydantic.Field(128, ge=1)
+    task_batch_size: int = pydantic.Field(16, ge=1)
+    micro_batch_size: int = pydantic.Field(2, ge=1)
+    mean_over: Literal["tokens", "examples"] = "tokens"
+    clip_norm: float = pydantic.Field(1.0, gt=0)
+    prompt_dropout: float = pydantic.Field(0.0, ge=0, lt=1)
+    mixing: Mixing = Mixing(cap=500_000)
+    num_steps: int = pydantic.Field(100, ge=0)
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Pretrain:
+        if self.trains == "model" and self.method != "multitask":
+            raise ValueError(
+                f"{self.method} adapts a prompt, and trains: model has none; take trains: both"
+            )
+        if self.trains == "prompt" and self.lora_rank is not None:
+            raise ValueError("lora_rank is of the model's weights, and trains: prompt trains none")
+        if self.method == "maml" and self.reading.inner_state == "carried":
+            raise ValueError(
+                "maml differentiates through fresh inner steps; take inner_state: fresh"
+            )
+        return self
+
+    @property
+    def reading(self) -> Reading:
+        """The reading of the paper, every point of it."""
+        found = READINGS[self.variant].model_dump()
+        if self.variant == "released-code" and self.method == "reptile":
+            found["support"] = "new"
+        if self.variant == "released-code" and self.method == "multitask":
+            found["micro_batches"] = "mean-of-means"
+        own = {name: getattr(self, name) for name in Reading.model_fields}
+        return Reading(**{**found, **{k: v for k, v in own.items() if v is not None}})
+
+    @property
+    def rows_a_task(self) -> int:
+        """Rows that a task gives to one meta-update."""
+        inner = self.inner_steps if self.reading.support == "new" else min(self.inner_steps, 1)
+        return self.task_batch_size * (inner + 1)
+
+    @property
+    def rows_a_step(self) -> int:
+        """Rows that one update sees.
+
+        Example:
+            >>> Pretrain(method="reptile").rows_a_step, Pretrain().rows_a_step
+            (16384, 4096)
+        """
+        if self.method == "multitask":
+            return self.batch_size
+        return self.meta_batch_size * self.rows_a_task

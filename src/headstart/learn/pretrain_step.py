@@ -1,0 +1,393 @@
+"""One update of continued pretraining: the gradient of model and prompt, by each of paper A's methods.
+
+The model is never copied. An inner step moves the prompts of all tasks of an update at once, with the model
+frozen; what the outer loss then says about the weights is added up in their ``grad``. The prompt is
+small: every task has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
+from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.space import SHALLOW, Space
+from headstart.models.base import BaseModel, Encoded
+from headstart.models.batches import by_length
+from headstart.ops.inner_loop import CHANGES, Change, Update, adafactor_change, adapt_along
+
+
+@dataclass(slots=True, eq=False)
+class Trainee:
+    """What is trained, and what its inner steps remember.
+
+    Attributes:
+        model: The base model.
+        weights: The weights that are trained; none: the model is frozen.
+        prompt_PX: The prompt's coordinates; ``None``: there is no prompt.
+        space: The kind of the prompt and its units.
+        prompt_state: Of the inner optimiser, where it is carried from task to task.
+        weight_states: The same of every weight, of Reptile's one step of the whole model.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> Trainee(load_model("tiny-causal"), [], torch.zeros(2, 16)).space.kind
+        'shallow'
+    """
+
+    model: BaseModel
+    weights: Sequence[torch.nn.Parameter]
+    prompt_PX: Tensor | None
+    space: Space = SHALLOW
+    prompt_state: Any = None
+    weight_states: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRows:
+    """What one task gives to a meta-update: rows for each inner step, and rows for the outer gradient.
+
+    Example:
+        >>> TaskRows([[]] * 7, []).query
+        []
+    """
+
+    support: Sequence[Sequence[Encoded]]
+    query: Sequence[Encoded]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outer:
+    """What an update found; what it says about the weights is in their ``grad``.
+
+    Attributes:
+        gradient_PX: The prompt's gradient, mean over tasks; ``None``: there is no prompt.
+        loss: Of the rows of the outer gradient, in nats.
+        support_loss: Of ``fomaml``, ``reptile`` and ``maml``: at the start of the inner steps.
+        moved: How far the inner steps moved the prompt: root mean square of coordinates.
+
+    Example:
+        >>> Outer(None, 0.5).moved
+        0.0
+    """
+
+    gradient_PX: Tensor | None
+    loss: float
+    support_loss: float = 0.0
+    moved: float = 0.0
+
+
+def multitask_step(
+    trainee: Trainee, rows: Sequence[Encoded], settings: Pretrain, without: Sequence[bool] = ()
+) -> Outer:
+    """Take the gradient of the mean loss of rows of all tasks.
+
+    Args:
+        trainee: Model and prompt.
+        rows: The update's rows.
+        settings: The mean that is taken.
+        without: Rows that are read without the prompt. Default: none.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded("a", (5, 6), ((7, 8),), target=0)]
+        >>> trainee = Trainee(load_model("tiny-causal"), [], torch.zeros(2, 16))
+        >>> multitask_step(trainee, rows, Pretrain()).gradient_PX.shape
+        torch.Size([2, 16])
+    """
+    if trainee.prompt_PX is None:
+        return Outer(None, _without_prompt(trainee, rows, settings))
+    loss = _stacked(trainee, [rows], settings, trainee.weights, [without] if without else ())
+    loss_1, grad_1PX = loss.first_order(trainee.prompt_PX.detach()[None])
+    return Outer(grad_1PX[0], float(loss_1))
+
+
+def fomaml_step(
+    trainee: Trainee,
+    tasks: Sequence[TaskRows],
+    settings: Pretrain,
+    without: Sequence[Sequence[bool]] = (),
+) -> Outer:
+    """Take the query gradient of model and prompt at every task's adapted prompt: paper A's Algorithm 1.
+
+    Args:
+        trainee: Model and prompt; where inner state is carried, it is changed.
+        tasks: The update's tasks.
+        settings: Inner steps and reading.
+        without: For each task, query rows that are read without the prompt. Default: none.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> row = Encoded("a", (5, 6), ((7, 8),), target=0)
+        >>> trainee = Trainee(load_model("tiny-causal"), [], torch.zeros(2, 16))
+        >>> settings = Pretrain(method="fomaml", trains="prompt", inner_steps=2)
+        >>> found = fomaml_step(trainee, [TaskRows([[row], [row]], [row])] * 3, settings)
+        >>> found.gradient_PX.shape, found.moved > 0
+        (torch.Size([2, 16]), True)
+    """
+    adapted_KPX, losses, _ = _adapted(trainee, tasks, settings)
+    query = _stacked(trainee, [task.query for task in tasks], settings, trainee.weights, without)
+    loss_K, grad_KPX = query.first_order(adapted_KPX)
+    _divide(trainee.weights, len(tasks))
+    return _outer(trainee, grad_KPX.mean(0), loss_K, losses, adapted_KPX)
+
+
+def maml_step(
+    trainee: Trainee,
+    tasks: Sequence[TaskRows],
+    settings: Pretrain,
+    without: Sequence[Sequence[bool]] = (),
+) -> Outer:
+    """Differentiate the query losses through the inner steps, by the prompt and by the model.
+
+    Arguments as of :func:`fomaml_step`. The weights stand in every inner gradient too, so they get a
+    second-order term from each step.
+    """
+    assert trainee.prompt_PX is not None
+    leaf_PX = trainee.prompt_PX.detach().requires_grad_()
+    start_KPX = leaf_PX.expand(len(tasks), *leaf_PX.shape)
+    with torch.enable_grad():
+        support = _supports(trainee, tasks, settings, trainee.weights)
+        adapted_KPX, losses, _ = adapt_along(start_KPX, support, _update(settings))
+    query = _stacked(trainee, [task.query for task in tasks], settings, trainee.weights, without)
+    loss_K, grad_KPX = query.first_order(adapted_KPX.detach())
+    (grad_PX,) = torch.autograd.grad(adapted_KPX, leaf_PX, grad_KPX)
+    _divide(trainee.weights, len(tasks))
+    return _outer(trainee, grad_PX / len(tasks), loss_K, losses, adapted_KPX.detach())
+
+
+def reptile_step(
+    trainee: Trainee,
+    tasks: Sequence[TaskRows],
+    settings: Pretrain,
+    without: Sequence[Sequence[bool]] = (),
+) -> Outer:
+    """Take the way of every task's inner steps and one step of the whole model: paper A's Algorithm 2.
+
+    Arguments as of :func:`fomaml_step`. The whole model's step is not taken: what the inner optimiser would
+    take off a weight is added up as its gradient arrives, so that there is never a second copy.
+    """
+    assert trainee.prompt_PX is not None
+    carried = settings.reading.inner_state == "carried"
+    start_PX, update = trainee.prompt_PX.detach(), _update(settings)
+    taken = [torch.zeros_like(weight) for weight in trainee.weights]
+    ends, told, query_losses = [], [], []
+    for group in [[k] for k in range(len(tasks))] if carried else [range(len(tasks))]:
+        mine = [tasks[k] for k in group]
+        adapted_KPX, losses, state = _adapted(trainee, mine, settings)
+        gradients = []
+        for position, k in enumerate(group):
+            found = _whole_model(
+                *(trainee, taken, adapted_KPX[position], tasks[k].query, settings),
+                without[k] if without else (),
+            )
+            query_losses.append(found[0])
+            gradients.append(found[1])
+        moved_KPX, state = update(adapted_KPX, torch.stack(gradients), state)
+        trainee.prompt_state = state if carried else None
+        ends.append(moved_KPX)
+        told.append(losses)
+    scale = 1 / settings.inner_lr if settings.reading.displacement == "divided" else 1.0
+    for weight, change in zip(trainee.weights, taken, strict=True):
+        weight.grad = change.mul_(settings.inner_lr * scale / len(tasks))
+    end_KPX = torch.cat(ends)
+    gradient_PX = (start_PX - end_KPX).mean(0) * scale
+    return _outer(trainee, gradient_PX, torch.stack(query_losses), torch.cat(told, 1), end_KPX)
+
+
+STEPS: dict[str, Callable[..., Outer]] = {
+    "fomaml": fomaml_step,
+    "maml": maml_step,
+    "reptile": reptile_step,
+}
+"""The methods that adapt to tasks."""
+
+
+def row_weights(rows: Sequence[Encoded], settings: Pretrain) -> Tensor:
+    """Return what each row's own mean loss counts in the loss of a batch [B], as the reading has it.
+
+    Example:
+        >>> rows = [Encoded("a", (5,), ((7, 8, 9),), target=0), Encoded("b", (5,), ((7,),), target=0)]
+        >>> row_weights(rows, Pretrain()).tolist()
+        [0.75, 0.25]
+        >>> row_weights(rows, Pretrain(variant="released-code", micro_batch_size=1)).tolist()
+        [0.5, 0.5]
+    """
+    by_token = settings.mean_over == "tokens"
+    counts = [len(row.candidates[row.target or 0]) if by_token else 1 for row in rows]
+    counted_B = torch.tensor(counts, dtype=torch.float64)
+    how = settings.reading.micro_batches
+    size = len(rows) if how == "mean" else settings.micro_batch_size
+    micros = counted_B.split(size)
+    weight_B = torch.cat([micro / micro.sum() for micro in micros])
+    return weight_B / len(micros) if how == "mean-of-means" else weight_B
+
+
+@contextmanager
+def frozen(weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    """Let a block's forwards keep nothing for the gradients of weights.
+
+    Example:
+        >>> with frozen([]):
+        ...     pass
+    """
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
+
+
+def _adapted(
+    trainee: Trainee, tasks: Sequence[TaskRows], settings: Pretrain
+) -> tuple[Tensor, Tensor, Any]:
+    """Adapt the prompt to every task: all at once, or one after the other where state is carried."""
+    assert trainee.prompt_PX is not None
+    start_PX, update = trainee.prompt_PX.detach(), _update(settings)
+    if settings.reading.inner_state == "fresh":
+        support = _supports(trainee, tasks, settings)
+        start_KPX = start_PX.expand(len(tasks), *start_PX.shape)
+        with frozen(trainee.weights), torch.no_grad():
+            return adapt_along(start_KPX, support, update)
+    ends, told = [], []
+    for task in tasks:
+        support = _supports(trainee, [task], settings)
+        with frozen(trainee.weights), torch.no_grad():
+            end_1PX, losses, trainee.prompt_state = adapt_along(
+                start_PX[None], support, update, trainee.prompt_state
+            )
+        ends.append(end_1PX)
+        told.append(losses)
+    return torch.cat(ends), torch.cat(told, 1), trainee.prompt_state
+
+
+def _supports(
+    trainee: Trainee,
+    tasks: Sequence[TaskRows],
+    settings: Pretrain,
+    weights: Sequence[torch.nn.Parameter] = (),
+) -> list[StackedLoss]:
+    """One loss an inner step, of the tasks' rows of that step."""
+    steps = range(settings.inner_steps)
+    return [
+        _stacked(
+            trainee, [task.support[t % len(task.support)] for task in tasks], settings, weights
+        )
+        for t in steps
+    ]
+
+
+def _stacked(
+    trainee: Trainee,
+    rows_of_tasks: Sequence[Sequence[Encoded]],
+    settings: Pretrain,
+    weights: Sequence[torch.nn.Parameter],
+    without: Sequence[Sequence[bool]] = (),
+) -> StackedLoss:
+    """The k-th of K prompts on the rows of the k-th task."""
+    owner = [k for k, rows in enumerate(rows_of_tasks) for _ in rows]
+    if without:
+        left_out = [out for each in without for out in each]
+        owner = [-1 if out else k for k, out in zip(owner, left_out, strict=True)]
+    weight_B = torch.cat([row_weights(rows, settings) for rows in rows_of_tasks])
+    rows = [row for rows in rows_of_tasks for row in rows]
+    return StackedLoss(
+        *(trainee.model, rows, owner, "tokens"),
+        space=trainee.space,
+        weight_B=weight_B,
+        weights=weights,
+    )
+
+
+def _whole_model(
+    trainee: Trainee,
+    taken: Sequence[Tensor],
+    prompt_PX: Tensor,
+    rows: Sequence[Encoded],
+    settings: Pretrain,
+    without: Sequence[bool],
+) -> tuple[Tensor, Tensor]:
+    """Add to ``taken`` what one step on the query rows takes off every weight; return loss and gradient."""
+    leaf_1PX = prompt_PX.detach()[None].requires_grad_()
+    owner_B = torch.tensor([-1 if out else 0 for out in without] or [0] * len(rows))
+    carried = settings.reading.inner_state == "carried"
+    states, change = trainee.weight_states, _change(settings)
+    if carried and not states:
+        states.extend([None] * len(taken))
+
+    def take(i: int, weight: Tensor) -> None:
+        assert weight.grad is not None
+        step_1, state = change(weight.grad[None], states[i] if carried else None)
+        taken[i].add_(step_1[0])
+        weight.grad = None
+        if carried:
+            states[i] = state
+
+    hooks = [
+        weight.register_post_accumulate_grad_hook(partial(take, i))
+        for i, weight in enumerate(trainee.weights)
+    ]
+    try:
+        with torch.enable_grad():
+            bank = trainee.space.bank(leaf_1PX)
+            loss_B = row_losses(trainee.model, rows, bank, owner_B, "tokens", PLAIN)
+            loss = (loss_B * row_weights(rows, settings).to(loss_B)).sum()
+            torch.autograd.backward(loss, inputs=[leaf_1PX, *trainee.weights])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    gradient = leaf_1PX.grad
+    return loss.detach(), torch.zeros_like(prompt_PX) if gradient is None else gradient[0]
+
+
+def _without_prompt(trainee: Trainee, rows: Sequence[Encoded], settings: Pretrain) -> float:
+    """Add the weights' gradients of rows that have no prompt; return their loss."""
+    total, weight_B = 0.0, row_weights(rows, settings)
+    for group in by_length([row.size for row in rows]):
+        chosen = [rows[i] for i in group]
+        with torch.enable_grad():
+            loss_B = row_losses(trainee.model, chosen, None, None, "tokens", PLAIN)
+            loss = (loss_B * weight_B[group].to(loss_B)).sum()
+            torch.autograd.backward(loss, inputs=list(trainee.weights))
+        total += float(loss.detach())
+    return total
+
+
+def _change(settings: Pretrain) -> Change:
+    if settings.inner_optimizer == "adafactor":
+        return partial(adafactor_change, least_factored=settings.reading.least_factored)
+    return CHANGES[settings.inner_optimizer]
+
+
+def _update(settings: Pretrain) -> Update:
+    change = _change(settings)
+
+    def update(prompts_KPX: Tensor, grad_KPX: Tensor, state: Any) -> tuple[Tensor, Any]:
+        change_KPX, state = change(grad_KPX, state)
+        return prompts_KPX - settings.inner_lr * change_KPX, state
+
+    return update
+
+
+def _divide(weights: Sequence[torch.nn.Parameter], count: int) -> None:
+    for weight in weights:
+        if weight.grad is not None:
+            weight.grad /= count
+
+
+def _outer(
+    trainee: Trainee, gradient_PX: Tensor, loss_K: Tensor, losses: Tensor, end_KPX: Tensor
+) -> Outer:
+    assert trainee.prompt_PX is not None
+    moved_K = (end_KPX - trainee.prompt_PX.detach()).square().mean((1, 2)).sqrt()
+    before = float(losses[0].mean()) if len(losses) else float(loss_K.mean())
+    return Outer(gradient_PX, float(loss_K.mean()), before, float(moved_K.mean()))
