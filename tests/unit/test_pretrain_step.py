@@ -1,6 +1,7 @@
 """Each algorithm of paper A equals its pseudo-code, executed naively with cloned models, in both variants."""
 
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -340,6 +341,7 @@ class Quadratic:
     """Losses ``a'Aa / 2 + b'a`` of everything there is, prompt and one weight vector: a toy for theory."""
 
     device = torch.device("cpu")
+    network = SimpleNamespace(training=False)
 
     def __init__(self, size):
         self.size = size

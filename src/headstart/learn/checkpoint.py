@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -54,3 +55,65 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StorageError(
             f"{path}: not a state that headstart saved ({error}); delete it to start over"
         ) from error
+
+
+def flatten(value: Any, name: str = "") -> tuple[dict[str, Tensor], Any]:
+    """Take the tensors out of nested dicts, lists and tuples, such as an optimiser's state.
+
+    Returns:
+        The tensors by name, and what is left as JSON has it; :func:`unflatten` joins them again.
+
+    Raises:
+        TypeError: A value that JSON has no word for.
+
+    Example:
+        >>> import torch
+        >>> tensors, shape = flatten({"state": {0: (1, torch.ones(2))}})
+        >>> sorted(tensors), unflatten(tensors, shape)["state"][0][1].tolist()
+        (['.state.0.1'], [1.0, 1.0])
+    """
+    if isinstance(value, Tensor):
+        return {name: value}, {"tensor": name}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {}, value
+    if not isinstance(value, dict | list | tuple):
+        raise TypeError(f"{name}: a state cannot hold {type(value).__name__}")
+    items = list(value.items() if isinstance(value, dict) else enumerate(value))
+    parts = {key: flatten(inner, f"{name}.{key}") for key, inner in items}
+    tensors = {k: tensor for found, _ in parts.values() for k, tensor in found.items()}
+    if isinstance(value, dict):
+        return tensors, {"dict": [[key, shape] for key, (_, shape) in parts.items()]}
+    kind = "list" if isinstance(value, list) else "tuple"
+    return tensors, {kind: [shape for _, shape in parts.values()]}
+
+
+def unflatten(tensors: dict[str, Tensor], shape: Any) -> Any:
+    """Put tensors back where :func:`flatten` took them from.
+
+    Example:
+        >>> unflatten({}, {"tuple": [1, {"list": []}]})
+        (1, [])
+    """
+    if not isinstance(shape, dict):
+        return shape
+    ((kind, inner),) = shape.items()
+    if kind == "tensor":
+        return tensors[inner]
+    if kind == "dict":
+        return {key: unflatten(tensors, value) for key, value in inner}
+    items = [unflatten(tensors, value) for value in inner]
+    return items if kind == "list" else tuple(items)
+
+
+def on_device(value: Any, device: torch.device) -> Any:
+    """Move all tensors of nested lists and tuples to a device.
+
+    Example:
+        >>> on_device((1, [torch.ones(1)]), torch.device("cpu"))
+        (1, [tensor([1.])])
+    """
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, list | tuple):
+        return type(value)(on_device(inner, device) for inner in value)
+    return value

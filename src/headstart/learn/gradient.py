@@ -194,9 +194,12 @@ class StackedLoss:
         self, work: Callable[[_Group], Any], shared: PromptBank
     ) -> tuple[list[_Group], list[Any]]:
         """Work on groups of rows of like length; a group holds the prompts of its own rows only."""
+        device = self.model.device
+        reduced = torch.is_autocast_enabled(device.type)  # a thread of its own does not know
+        dtype = torch.get_autocast_dtype(device.type)
 
         def one(group: _Group) -> Any:
-            with torch.enable_grad():
+            with torch.enable_grad(), torch.autocast(device.type, dtype, enabled=reduced):
                 return work(group)
 
         groups = []
@@ -205,9 +208,9 @@ class StackedLoss:
             bank = shared.take(owners)
             leaf_GPX = bank.only.vectors_NPX.detach().requires_grad_()
             groups.append(_Group(rows, owners, owner_B, bank.holding(leaf_GPX)))
-        if self.weights:  # one after the other: they add to the same tensors, in a fixed order
+        if self.weights or self.model.network.training:  # they share gradients, or random numbers
             return groups, list(map(one, groups))
-        return groups, map_groups(one, groups, self.model.device)
+        return groups, map_groups(one, groups, device)
 
 
 def _gradient(leaf: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ class Pretrain(Settings):
         clip_norm: Largest norm of the outer gradient, of model and prompt together.
         prompt_dropout: Part of the outer loss's rows that are read without the prompt, so that the model also
             works without one.
+        dropout: Whether the model's own dropout is on (T5: 0.1; the paper: on).
         mixing: How much of each task an epoch reads.
         num_steps: Updates.
 
@@ -122,6 +123,7 @@ class Pretrain(Settings):
     mean_over: Literal["tokens", "examples"] = "tokens"
     clip_norm: float = pydantic.Field(1.0, gt=0)
     prompt_dropout: float = pydantic.Field(0.0, ge=0, lt=1)
+    dropout: bool = False
     mixing: Mixing = Mixing(cap=500_000)
     num_steps: int = pydantic.Field(100, ge=0)
 

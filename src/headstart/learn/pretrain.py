@@ -1,0 +1,325 @@
+"""Continued pretraining for promptability (paper A): train a model and a prompt together over many tasks.
+
+The weights are kept in float32 and the products run in the probed dtype (autocast), so that small updates
+are not rounded away. The model is changed in place, and frozen again at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError, UsageError
+from headstart.learn.checkpoint import flatten, load_state, on_device, save_state, unflatten
+from headstart.learn.loop import Event, run_loop
+from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.pretrain_step import STEPS, Outer, TaskRows, Trainee, multitask_step
+from headstart.learn.space import SHALLOW, Space
+from headstart.models.base import BaseModel, Encoded
+from headstart.ops.initialise import root_mean_square
+from headstart.prompts.files import write_whole
+from headstart.seeds import derive_seed
+from headstart.tasks.mixture import Mixture
+
+STATE, LOG = "state.safetensors", "log.jsonl"
+
+
+@dataclass(slots=True, eq=False)
+class Pretrained:
+    """A run of continued pretraining; the trained weights are in the model.
+
+    Attributes:
+        prompt_PX: The trained prompt; ``None``: there was none.
+        steps: Updates done.
+        log: One record an update: losses in nats, gradient norm, rows and tokens seen so far, and how far the
+            prompt is from its start, relative to the start's size.
+        rows_seen: Rows the gradients came from, support and query.
+        tokens_seen: Their tokens, source and target.
+        seconds: Wall time of this session.
+
+    Example:
+        >>> Pretrained(None).steps
+        0
+    """
+
+    prompt_PX: Tensor | None
+    steps: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
+    rows_seen: int = 0
+    tokens_seen: int = 0
+    seconds: float = 0.0
+
+
+def pretrain(
+    model: BaseModel,
+    tasks: Sequence[Sequence[Encoded]],
+    start_PX: Tensor | None,
+    settings: Pretrain,
+    seed: int = 0,
+    folder: Path | None = None,
+    save_every: int = 50,
+    progress: Callable[[int, dict[str, float]], None] = lambda done, record: None,
+    space: Space = SHALLOW,
+) -> Pretrained:
+    """Train model and prompt over many tasks.
+
+    Args:
+        model: The base model; changed in place, unless ``settings.trains`` is ``prompt``.
+        tasks: Labelled rows of each task (paper A: a set under a template); the target is learned, by token.
+        start_PX: Where the prompt begins [P, X]; ``None`` where there is none.
+        settings: Method, reading, optimisers.
+        seed: Orders rows and tasks.
+        folder: Where the state is kept, every so many updates and at the end, so that a killed run goes on
+            and ends with the same numbers. Default: nowhere.
+        save_every: Updates between saves.
+        progress: Called after each update with the number done and its record.
+        space: The kind of prompt and its units. Default: shallow.
+
+    Raises:
+        DataError: No task, a row without a target, or tasks with too few rows for one draw.
+        UsageError: A prompt where the settings want none, or the other way round, or a saved state of
+            another run.
+        StorageError: The folder cannot be used.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> rows = [Encoded(str(i), (5, 6 + i), ((7, 8),), target=0) for i in range(4)]
+        >>> settings = Pretrain(batch_size=2, num_steps=3)
+        >>> found = pretrain(load_model("tiny-causal"), [rows, rows], torch.zeros(2, 16), settings)
+        >>> found.steps, found.rows_seen
+        (3, 6)
+    """
+    if any(row.target is None for rows in tasks for row in rows):
+        raise DataError("every row needs a target to learn")
+    if (start_PX is None) != (settings.trains == "model"):
+        raise UsageError("trains: model has no prompt; both and prompt begin with one")
+    started = time.perf_counter()
+    dtype = model.embedding_VH.dtype
+    with _in_training(model, settings) as weights:
+        run = _PretrainRun(model, weights, tasks, start_PX, settings, seed, space, dtype)
+        if folder is not None and (folder / STATE).is_file():
+            run.load(folder / STATE)
+
+        def keep(done: int) -> bool:
+            if folder is not None:
+                run.save(folder / STATE)
+            return False
+
+        def report(done: int) -> bool:
+            progress(done, run.found.log[-1])
+            return False
+
+        events: list[tuple[int, Event]] = [(1, report), (save_every, keep)]
+        run_loop(run.step, settings.num_steps, events, first=run.found.steps)
+        found = run.result()
+    if folder is not None:
+        write_whole(folder / LOG, "".join(json.dumps(record) + "\n" for record in found.log))
+    found.seconds = time.perf_counter() - started
+    return found
+
+
+class _PretrainRun:
+    """One run in motion: what is trained, its optimiser, how far it is."""
+
+    def __init__(
+        self,
+        model: BaseModel,
+        weights: Sequence[torch.nn.Parameter],
+        tasks: Sequence[Sequence[Encoded]],
+        start_PX: Tensor | None,
+        settings: Pretrain,
+        seed: int,
+        space: Space,
+        dtype: torch.dtype,
+    ) -> None:
+        self.dtype = dtype
+        self.tasks, self.settings, self.seed = tasks, settings, seed
+        self.mixture = Mixture(tuple(map(len, tasks)), settings.mixing, seed)
+        self.epochs: dict[int, list[Any]] = {}
+        self.start_PX = None
+        prompt: torch.nn.Parameter | None = None
+        if start_PX is not None:
+            self.start_PX = space.coordinates(start_PX.float().to(model.device))
+            prompt = torch.nn.Parameter(self.start_PX.clone())
+        self.trainee = Trainee(model, weights, prompt, space)
+        self.trained = [*weights, *([] if prompt is None else [prompt])]
+        self.optimizer = _optimizer(self.trained, settings)
+        self.found = Pretrained(None)
+
+    def step(self, index: int) -> None:
+        model = self.trainee.model
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(derive_seed(self.seed, "dropout", index))
+        with torch.autocast(model.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            rows, outer = self._outer_gradient(index)
+        if outer.gradient_PX is not None and self.trainee.prompt_PX is not None:
+            self.trainee.prompt_PX.grad = outer.gradient_PX.to(self.trainee.prompt_PX)
+        norm = self._clip()
+        self.optimizer.step()
+        found = self.found
+        found.steps = index + 1
+        found.rows_seen += len(rows)
+        found.tokens_seen += sum(len(r.source) + len(r.candidates[r.target or 0]) for r in rows)
+        record = {
+            "step": index + 1, "loss": outer.loss, "support_loss": outer.support_loss,
+            "moved": outer.moved, "grad_norm": norm, "rows": found.rows_seen,
+            "tokens": found.tokens_seen, "drift": self._drift(),
+        }  # fmt: skip
+        found.log.append(record)
+
+    def _outer_gradient(self, index: int) -> tuple[list[Encoded], Outer]:
+        settings = self.settings
+        dropped = np.random.default_rng(derive_seed(self.seed, "prompt-dropout", index))
+
+        def without(count: int) -> list[bool]:
+            return (dropped.random(count) < settings.prompt_dropout).tolist()
+
+        if settings.method == "multitask":
+            rows = [self.tasks[task][row] for task, row in self._next(index, settings.batch_size)]
+            return rows, multitask_step(self.trainee, rows, settings, without(len(rows)))
+        tasks = []
+        for batch in self._next(index, settings.meta_batch_size):
+            rows = [self.tasks[task][row] for task, row in batch]
+            size = settings.task_batch_size
+            parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+            tasks.append(TaskRows(parts[:-1], parts[-1]))
+        left_out = [without(len(task.query)) for task in tasks]
+        outer = STEPS[settings.method](self.trainee, tasks, settings, left_out)
+        return [
+            row for task in tasks for part in (*task.support, task.query) for row in part
+        ], outer
+
+    def _next(self, index: int, count: int) -> list[Any]:
+        """Return the update's items: as many, one epoch after the other."""
+        wanted = range(index * count, (index + 1) * count)
+        size = len(self._epoch(0))
+        return [self._epoch(i // size)[i % size] for i in wanted]
+
+    def _epoch(self, epoch: int) -> list[Any]:
+        if epoch not in self.epochs:
+            self.epochs = {e: items for e, items in self.epochs.items() if e in (0, epoch - 1)}
+            if self.settings.method == "multitask":
+                self.epochs[epoch] = self.mixture.epoch(epoch)
+            else:
+                rows = self.settings.rows_a_task
+                self.epochs[epoch] = self.mixture.task_batches(epoch, rows)
+        return self.epochs[epoch]
+
+    def _clip(self) -> float:
+        """Clip the outer gradient of model and prompt together; return its norm before."""
+        settings = self.settings
+        before = settings.reading.clip == "before" and settings.reading.displacement == "divided"
+        scale = settings.inner_lr if before and settings.method == "reptile" else 1.0
+        limit = settings.clip_norm / scale  # a displacement is clipped before it is divided
+        return float(torch.nn.utils.clip_grad_norm_(self.trained, limit))
+
+    def _drift(self) -> float:
+        if self.start_PX is None or self.trainee.prompt_PX is None:
+            return 0.0
+        moved_PX = self.trainee.prompt_PX.detach() - self.start_PX
+        return root_mean_square(moved_PX) / (root_mean_square(self.start_PX) or 1e-12)
+
+    def _values(self) -> dict[str, Any]:
+        return {
+            "settings": self.settings.model_dump(mode="json"),
+            "seed": self.seed,
+            "tasks": list(map(len, self.tasks)),
+        }
+
+    def save(self, path: Path) -> None:
+        found, trainee = self.found, self.trainee
+        values = self._values() | {
+            "steps": found.steps, "rows_seen": found.rows_seen,
+            "tokens_seen": found.tokens_seen, "log": found.log,
+        }  # fmt: skip
+        state = {
+            "trained": self.trained, "start": self.start_PX,
+            "optimizer": self.optimizer.state_dict(),
+            "inner": [trainee.prompt_state, trainee.weight_states],
+        }  # fmt: skip
+        tensors, shape = flatten(state)
+        save_state(path, tensors, values | {"state": shape})
+
+    def load(self, path: Path) -> None:
+        tensors, values = load_state(path)
+        now = self._values()
+        differs = [name for name in now if values[name] != now[name]]
+        state = unflatten(tensors, values["state"])
+        if not differs and not _same(state["start"], self.start_PX):
+            differs = ["start"]
+        if differs:
+            raise UsageError(
+                f"{path}: that run had other {', '.join(differs)}; delete it to start over, or take "
+                "another folder"
+            )
+        with torch.no_grad():
+            for mine, saved in zip(self.trained, state["trained"], strict=True):
+                mine.copy_(saved)
+        self.optimizer.load_state_dict(state["optimizer"])
+        device = self.trainee.model.device
+        self.trainee.prompt_state, self.trainee.weight_states = on_device(state["inner"], device)
+        found = self.found
+        found.steps, found.log = values["steps"], values["log"]
+        found.rows_seen, found.tokens_seen = values["rows_seen"], values["tokens_seen"]
+
+    def result(self) -> Pretrained:
+        if self.trainee.prompt_PX is not None:
+            self.found.prompt_PX = self.trainee.space.vectors(self.trainee.prompt_PX.detach()).cpu()
+        return self.found
+
+
+@contextmanager
+def _in_training(model: BaseModel, settings: Pretrain) -> Iterator[list[torch.nn.Parameter]]:
+    """Make weights trainable, in float32, and freeze them at the end in the dtype they had."""
+    if settings.trains == "prompt":
+        yield []
+        return
+    network, dtype = model.network, model.embedding_VH.dtype
+    lora = None if settings.lora_rank is None else _with_adapters(network, settings.lora_rank)
+    network.float()
+    if lora is None:
+        network.requires_grad_(True)
+    network.train(settings.dropout)
+    try:
+        yield [weight for weight in network.parameters() if weight.requires_grad]
+    finally:
+        if lora is not None:
+            lora.merge_and_unload()
+        network.requires_grad_(False).eval().to(dtype)
+
+
+def _with_adapters(network: Any, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UsageError("lora_rank needs peft: pip install peft") from error
+    return get_peft_model(
+        network, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    )
+
+
+def _optimizer(trained: Sequence[torch.nn.Parameter], settings: Pretrain) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=0.0)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(trained, lr=settings.lr)
+    from transformers.optimization import Adafactor
+
+    return Adafactor(
+        trained, lr=settings.lr, scale_parameter=False, relative_step=False, warmup_init=False
+    )
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one.cpu(), other.cpu())

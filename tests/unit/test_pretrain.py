@@ -1,0 +1,197 @@
+"""Continued pretraining as a run: it learns, sees each row once an epoch, and goes on where it was killed."""
+
+import shutil
+
+import pytest
+import torch
+
+from headstart.errors import DataError, UsageError
+from headstart.learn.pretrain import STATE, pretrain
+from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.space import space_of
+from headstart.models.base import Encoded, Limits
+from headstart.models.load import load_model, wrap
+from headstart.models.tiny import tiny_causal, tiny_seq2seq
+from headstart.tasks.example import Rendered
+
+BUILD = {"tiny-causal": tiny_causal, "tiny-seq2seq": tiny_seq2seq}
+METHODS = {
+    "multitask": {"batch_size": 6},
+    "fomaml": {"meta_batch_size": 2, "task_batch_size": 2, "inner_steps": 2},
+    "reptile": {"meta_batch_size": 2, "task_batch_size": 2, "inner_steps": 2},
+    "maml": {"meta_batch_size": 2, "task_batch_size": 2, "inner_steps": 1},
+}
+CARRIED = {"variant": "released-code", "support": "new"}
+
+
+@pytest.fixture(params=BUILD)
+def model(request):
+    return wrap(*BUILD[request.param](), request.param, {})
+
+
+def tasks_of(model, count=3, rows=18):
+    words = ("bad", "good", "so")
+    return [
+        model.encode(
+            [
+                Rendered(f"{k}:{i}", "abc"[i % 3] * (1 + i % 4), (words[i % 3],), 0)
+                for i in range(rows)
+            ],
+            Limits(),
+        )
+        for k in range(count)
+    ]
+
+
+def start_of(model, kind="shallow"):
+    size = model.hidden_size if kind == "shallow" else model.deep_size
+    return torch.randn(2, size, generator=torch.Generator().manual_seed(1)) * 0.3
+
+
+def settings_of(method, **changes):
+    return Pretrain(method=method, **{"num_steps": 8, "lr": 0.01, **METHODS[method], **changes})
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.network.state_dict().items()}
+
+
+def differ(one, other):
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", ["shallow", "deep"])
+def test_every_method_learns_with_every_kind_of_prompt(model, method, kind):
+    settings = settings_of(method, num_steps=12)
+    before = weights(model)
+    start = start_of(model, kind)
+    found = pretrain(model, tasks_of(model), start, settings, space=space_of(model, kind))
+    losses = [record["loss"] for record in found.log]
+    assert sum(losses[-3:]) < 0.9 * sum(losses[:3])
+    assert found.prompt_PX.shape == start.shape and not torch.equal(found.prompt_PX, start)
+    assert len(differ(before, weights(model))) > 5
+    assert not any(weight.requires_grad for weight in model.network.parameters())
+    assert found.rows_seen == 12 * settings.rows_a_step
+
+
+def test_a_frozen_model_stays_as_it_is(model):
+    before = weights(model)
+    for method in METHODS:
+        found = pretrain(
+            model, tasks_of(model), start_of(model), settings_of(method, trains="prompt")
+        )
+        assert not differ(before, weights(model)) and found.log[-1]["drift"] > 0
+
+
+def test_a_model_is_trained_without_a_prompt(model):
+    before = weights(model)
+    found = pretrain(model, tasks_of(model), None, settings_of("multitask", trains="model"))
+    assert found.prompt_PX is None and differ(before, weights(model))
+    for start, trains in ((None, "both"), (start_of(model), "model")):
+        with pytest.raises(UsageError, match="prompt"):
+            pretrain(model, tasks_of(model), start, settings_of("multitask", trains=trains))
+
+
+def test_adapters_are_merged_into_the_weights(model):
+    pytest.importorskip("peft")
+    before = weights(model)
+    pretrain(model, tasks_of(model), start_of(model), settings_of("fomaml", lora_rank=2))
+    after = weights(model)
+    assert list(after) == list(before)
+    changed = differ(before, after)
+    assert changed and all("embed" not in name and "shared" not in name for name in changed)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("reading", ["fresh", "carried"])
+@pytest.mark.parametrize("at", [1, 4, 7])
+def test_a_killed_run_ends_bit_identical(method, reading, at, tmp_path):
+    """Killed after any update, from the last save on, with T5's dropout, and dropped prompts."""
+    if method == "maml" and reading == "carried":
+        pytest.skip("exact MAML has fresh inner steps only")
+    changes = {"dropout": True, "prompt_dropout": 0.3} | (CARRIED if reading == "carried" else {})
+    settings = settings_of(method, **changes)
+
+    def run(folder, killed_at=None):
+        model = wrap(*tiny_seq2seq(dropout_rate=0.1), "t5", {})
+
+        def progress(done, record):
+            if done == killed_at:
+                raise Killed
+
+        found = pretrain(model, tasks_of(model), start_of(model), settings, 3, folder, 2, progress)
+        return found, weights(model)
+
+    whole, expected = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", at)
+    found, reached = run(tmp_path / "killed")
+    assert torch.equal(found.prompt_PX, whole.prompt_PX) and not differ(expected, reached)
+    assert found.log == whole.log
+    assert (tmp_path / "killed" / STATE).read_bytes() == (tmp_path / "whole" / STATE).read_bytes()
+
+
+def test_a_state_of_another_run_is_refused(model, tmp_path):
+    tasks, start = tasks_of(model), start_of(model)
+    pretrain(model, tasks, start, settings_of("multitask"), 1, tmp_path)
+    for settings, seed, begin, name in (
+        (settings_of("multitask", lr=0.02), 1, start, "settings"),
+        (settings_of("multitask"), 2, start, "seed"),
+        (settings_of("multitask"), 1, start + 1, "start"),
+    ):
+        copy = tmp_path / name
+        shutil.copytree(tmp_path, copy, ignore=lambda *_: ("settings", "seed", "start"))
+        with pytest.raises(UsageError, match=f"other {name}"):
+            pretrain(model, tasks, begin, settings, seed, copy)
+
+
+def test_rows_without_a_target_and_tasks_too_small_are_told(model):
+    with pytest.raises(DataError, match="target"):
+        pretrain(model, [[Encoded("a", (5,), ((6,),))]], start_of(model), settings_of("multitask"))
+    with pytest.raises(DataError, match="6 rows"):
+        pretrain(model, tasks_of(model, rows=4), start_of(model), settings_of("fomaml"))
+
+
+@pytest.mark.parametrize("method", ["multitask", "fomaml"])
+def test_an_epoch_shows_every_row_once(method):
+    """Equal budgets are equal: a run of one epoch takes each row once, whatever the method."""
+    model = load_model("tiny-causal")
+    seen = []
+
+    class Watch(list):
+        def __getitem__(self, i):
+            seen.append((self.task, i))
+            return super().__getitem__(i)
+
+    tasks = []
+    for k, rows in enumerate(tasks_of(model)):
+        watched = Watch(rows)
+        watched.task = k
+        tasks.append(watched)
+    settings = settings_of(method, trains="prompt")
+    steps = 3 * 18 // settings.rows_a_step
+    found = pretrain(
+        model, tasks, start_of(model), settings.model_copy(update={"num_steps": steps})
+    )
+    assert len(seen) == len(set(seen)) == found.rows_seen == steps * settings.rows_a_step
+
+
+def test_a_displacement_is_clipped_before_or_after_its_division():
+    """Divided by a small inner step it is long: clipped after, all of the difference is gone."""
+    norms = {}
+    for clip in ("before", "after"):
+        model = load_model("tiny-causal")
+        settings = settings_of(
+            "reptile", optimizer="sgd", lr=1.0, num_steps=1, clip=clip, trains="prompt"
+        )
+        start = start_of(model)
+        found = pretrain(model, tasks_of(model), start, settings)
+        norms[clip] = float((found.prompt_PX - start).norm()), found.log[0]["grad_norm"]
+    assert norms["after"][0] == pytest.approx(1.0, rel=1e-4)
+    assert norms["before"][0] == pytest.approx(min(norms["before"][1], 1 / 1e-3), rel=1e-3)
+    assert norms["before"][1] > 1
