@@ -181,7 +181,7 @@ class _PretrainRun:
         dropped = np.random.default_rng(derive_seed(self.seed, "prompt-dropout", index))
 
         def without(count: int) -> list[bool]:
-            return (dropped.random(count) < settings.prompt_dropout).tolist()
+            return [bool(out) for out in dropped.random(count) < settings.prompt_dropout]
 
         if settings.method == "multitask":
             rows = [self.tasks[task][row] for task, row in self._next(index, settings.batch_size)]

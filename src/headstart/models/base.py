@@ -57,6 +57,7 @@ class Limits:
             than the model is an error.
         reserve: Slots kept free for the soft prompt.
         eos: Whether each candidate ends with the end-of-sequence token, and is scored with it.
+        max_target: Cut longer candidates to this many tokens. ``None``: they stay whole.
 
     Example:
         >>> Limits().eos
@@ -66,6 +67,7 @@ class Limits:
     max_length: int | None = None
     reserve: int = 0
     eos: bool = False
+    max_target: int | None = None
 
 
 class BaseModel(Protocol):

@@ -119,7 +119,10 @@ class CausalModel(Frozen):
         end = (self.tokenizer.eos_token_id,) if limits.eos else ()
         texts = [text_before_answer(row) for row in rendered]
         answers = [
-            tuple(answer_tokens(self.tokenizer, text, word) + end for word in row.candidates)
+            tuple(
+                (answer_tokens(self.tokenizer, text, word) + end)[: limits.max_target]
+                for word in row.candidates
+            )
             for text, row in zip(texts, rendered, strict=True)
         ]
         # the deepest branch sets the last position a row uses

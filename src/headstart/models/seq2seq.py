@@ -71,7 +71,7 @@ class Seq2SeqModel(Frozen):
             Encoded(
                 row.id,
                 tokens,
-                tuple(self._answer(word) + end for word in row.candidates),
+                tuple((self._answer(word) + end)[: limits.max_target] for word in row.candidates),
                 row.target,
                 lead=(sentinel,) if ANSWER_SLOT in row.source else (),
                 truncated=cut,

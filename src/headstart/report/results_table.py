@@ -11,6 +11,20 @@ Marks = Mapping[tuple[str, str], Sequence[Sequence[bool]]]
 """For each (target, method): of every seed, which test rows were right."""
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a table of texts.
+
+    Example:
+        >>> print(markdown_table(["a", "b"], [["1", "2"]]))
+        | a | b |
+        |---|---|
+        | 1 | 2 |
+    """
+    lines = [header, *rows]
+    written = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([written[0], "|---" * len(header) + "|", *written[1:]])
+
+
 def accuracy_table(marks: Marks, targets: Sequence[str], methods: Sequence[str]) -> str:
     """Write accuracy in per cent, a row a method, a column a target, and the mean over targets last.
 
@@ -22,13 +36,13 @@ def accuracy_table(marks: Marks, targets: Sequence[str], methods: Sequence[str])
         |---|---|---|
         | x | 75.0 ± 35.4 | 75.0 |
     """
-    lines = [f"| method | {' | '.join(targets)} | mean |", "|---" * (len(targets) + 2) + "|"]
+    rows = []
     for method in methods:
         found = [marks.get((target, method)) for target in targets]
         means = [100 * float(np.mean(seeds)) for seeds in found if seeds]
         whole = f"{statistics.fmean(means):.1f}" if len(means) == len(targets) else "–"
-        lines.append(f"| {method} | {' | '.join(map(cell, found))} | {whole} |")
-    return "\n".join(lines)
+        rows.append([method, *map(cell, found), whole])
+    return markdown_table(["method", *targets, "mean"], rows)
 
 
 def cell(seeds: Sequence[Sequence[bool]] | None) -> str:
@@ -88,7 +102,7 @@ def comparison_table(
         |---|---|
         | y | +0.0 [+0.0, +0.0] |
     """
-    lines = [f"| against {baseline} | {' | '.join(targets)} |", "|---" * (len(targets) + 1) + "|"]
+    rows = []
     for method in methods:
         if method == baseline:
             continue
@@ -100,5 +114,5 @@ def comparison_table(
                 cells.append(f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]")
             else:
                 cells.append("not run")
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([method, *cells])
+    return markdown_table([f"against {baseline}", *targets], rows)

@@ -1,0 +1,198 @@
+"""The stage of continued pretraining (paper A): rows of many tasks in, a trained model and prompt out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import pydantic
+import torch
+
+from headstart.config import GROUPS, Group, PromptKind, Scoring, Settings
+from headstart.errors import DataError
+from headstart.learn.pretrain import Pretrained, pretrain
+from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.space import space_of
+from headstart.models.base import BaseModel, Encoded, Limits
+from headstart.models.initial import initialiser, named_start
+from headstart.models.load import load_model
+from headstart.prompts.files import PromptCard, save_prompt, to_json, write_whole
+from headstart.prompts.prompt import SoftPrompt
+from headstart.recipes.fewshot import library_versions
+from headstart.recipes.source_stages import read_source_rows
+from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
+from headstart.seeds import derive_seed
+from headstart.tasks.example import Example, Rendered
+from headstart.tasks.template import Template
+
+log = logging.getLogger(__name__)
+
+MODEL = "model"
+"""The folder of the trained model, within the stage's."""
+
+
+class PretrainStage(Settings):
+    """What the stage ``pretrain`` may be told.
+
+    Attributes:
+        rows: The stage that made the rows: text, and the target as their label.
+        by: The column whose values are the tasks (paper A: a set under a template).
+        template: Where the target follows the text.
+        init: Where the prompt begins: any initialiser but ``class-words``.
+        prompt_kind: ``shallow``, ``deep`` or ``gated``.
+        prompt_groups: Of an encoder-decoder, where a deep or gated prompt speaks.
+        prompt_length: Vectors of the prompt, P; paper A: 20.
+        max_length: Truncate longer sources to this many tokens, prompt included; paper A: 768 without it.
+        max_target: Truncate longer targets to this many tokens; paper A: 192.
+        eos: Whether the target ends with the end-of-sequence token.
+        save_every: Updates between saves of the state.
+        train: Method, reading, optimisers.
+
+    Example:
+        >>> PretrainStage(rows="p3").train.method
+        'multitask'
+    """
+
+    rows: Annotated[StageRef, of_kind("labelled", "pseudo-label", "cluster")]
+    by: str = "source"
+    template: str = "{{ text }} {{ answer }}"
+    init: str = "vocab:5000"
+    prompt_kind: PromptKind = "shallow"
+    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_length: int = pydantic.Field(20, ge=1, le=1000)
+    max_length: int = pydantic.Field(768, ge=8)
+    max_target: int = pydantic.Field(192, ge=1)
+    eos: bool = True
+    save_every: int = pydantic.Field(50, ge=1)
+    train: Pretrain = Pretrain()
+
+    _init = pydantic.field_validator("init")(named_start)
+
+
+def run_pretrain(context: Context[PretrainStage]) -> None:
+    """Train model and prompt; write the prompt, the model where it was trained, and the log."""
+    settings = context.settings
+    model = load_model(context.base_model)
+    tasks = tasks_of(read_source_rows(context.inputs[settings.rows]), settings.by)
+    reserve = settings.prompt_length if settings.train.trains != "model" else 0
+    limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
+    template = Template(settings.template)
+    encoded = {
+        name: model.encode([asked(template, row) for row in rows], limits)
+        for name, rows in tasks.items()
+    }
+    kept = {
+        name: rows
+        for name, rows in encoded.items()
+        if settings.train.method == "multitask" or len(rows) >= settings.train.rows_a_task
+    }
+    space = space_of(model, settings.prompt_kind, settings.prompt_groups)
+    start_PX = None
+    if reserve:
+        generator = torch.Generator().manual_seed(derive_seed(context.seed, "prompt"))
+        begin = initialiser(settings.init, model, (), settings.prompt_kind)
+        start_PX = begin(settings.prompt_length, generator)
+
+    def progress(done: int, record: dict[str, float]) -> None:
+        note = f"loss {record['loss']:.3f}"
+        context.progress(settings.train.method, done, settings.train.num_steps, note)
+
+    found = pretrain(
+        *(model, list(kept.values()), start_PX, settings.train, context.seed, context.folder),
+        *(settings.save_every, progress, space),
+    )
+    _write(context, model, found, encoded, sorted(encoded.keys() - kept.keys()))
+
+
+def tasks_of(rows: list[Example], by: str) -> dict[str, list[Example]]:
+    """Sort rows into tasks by a column.
+
+    Raises:
+        DataError: A row does not have the column, or no target.
+
+    Example:
+        >>> rows = [Example("a", {"text": "Hi", "source": "greet"}, "Hello")]
+        >>> list(tasks_of(rows, "source"))
+        ['greet']
+    """
+    tasks: dict[str, list[Example]] = {}
+    for row in rows:
+        if by not in row.fields:
+            raise DataError(f"{row.id}: no column '{by}' to sort tasks by")
+        if row.label is None:
+            raise DataError(f"{row.id}: no label, which is the target to learn")
+        tasks.setdefault(str(row.fields[by]), []).append(row)
+    return tasks
+
+
+def asked(template: Template, row: Example) -> Rendered:
+    """Render a row whose one candidate is its target.
+
+    Example:
+        >>> row = Example("a", {"text": "Hi"}, "Hello")
+        >>> asked(Template("{{ text }} {{ answer }}"), row).candidates
+        ('Hello',)
+    """
+    return template.render(row, (str(row.label),), 0)
+
+
+def _write(
+    context: Context[PretrainStage],
+    model: BaseModel,
+    found: Pretrained,
+    encoded: dict[str, list[Encoded]],
+    left_out: list[str],
+) -> None:
+    settings, folder = context.settings, context.folder
+    rows = [row for task in encoded.values() for row in task]
+    summary: dict[str, Any] = {
+        "settings": settings.model_dump(mode="json"),
+        "reading": settings.train.reading.model_dump(),
+        "tasks": {name: len(task) for name, task in encoded.items()},
+        "tasks_left_out": left_out,
+        "rows": len(rows),
+        "rows_cut": sum(row.truncated > 0 for row in rows),
+        "rows_seen": found.rows_seen,
+        "tokens_seen": found.tokens_seen,
+        "steps": found.steps,
+    }
+    write_whole(folder / "pretrain.json", to_json(summary))
+    if settings.train.trains != "prompt":
+        save_model(folder / MODEL, model)
+    if found.prompt_PX is None:
+        return
+    prompt = SoftPrompt.of(
+        found.prompt_PX, settings.init, settings.prompt_kind, settings.prompt_groups
+    )
+    card = PromptCard(
+        base_model=model.name if settings.train.trains == "prompt" else MODEL,
+        fingerprint=model.fingerprint(),
+        length=settings.prompt_length,
+        hidden_size=prompt.spec.hidden_size,
+        kind=settings.prompt_kind,
+        groups=settings.prompt_groups,
+        init=settings.init,
+        task={"scoring": Scoring(rule="mean", eos=settings.eos).model_dump()},
+        training={"seed": context.seed, "model_choices": model.choices, "pretrain": summary},
+        versions=library_versions(),
+        created="see manifest.json",
+    )
+    save_prompt(folder, prompt, card)
+
+
+def save_model(folder: Path, model: BaseModel) -> None:
+    """Save a model and its tokenizer as a folder that :func:`load_model` takes.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "model"
+        >>> save_model(folder, load_model("tiny-causal"))
+        >>> load_model(str(folder), dtype="float32").fingerprint() == load_model("tiny-causal").fingerprint()
+        True
+    """
+    model.network.save_pretrained(folder, safe_serialization=True)
+    model.tokenizer.save_pretrained(folder)
+
+
+PRETRAIN = StageKind("pretrain", 1, PretrainStage, run_pretrain)

@@ -1,0 +1,224 @@
+"""Paper A end to end on tiny models: continued pretraining, prompting on held-out sets, Table 1."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from headstart.errors import DataError, UsageError
+from headstart.models.load import load_model
+from headstart.prompts.files import load_prompt
+from headstart.recipes.engine import run_recipe
+from headstart.recipes.kinds import KINDS
+from headstart.recipes.recipe import load_recipe
+from headstart.recipes.results import read_results
+
+RECIPE = """
+name: tiny-a
+description: paper A once, on models that know nothing
+base_model: {model}
+seed: 1
+data: .
+x-train: &train
+  {{num_steps: 4, batch_size: 6, meta_batch_size: 2, task_batch_size: 2, inner_steps: 2, lr: 0.01}}
+stages:
+  rows:
+    kind: labelled
+    sources: {{p3: {{file: p3.jsonl, text: source, label: target, by: [set, template]}}}}
+  both: &pretrain
+    kind: pretrain
+    rows: rows
+    init: vocab
+    prompt_length: 3
+    max_length: 60
+    max_target: 8
+    save_every: 2
+    train: {{<<: *train, method: {method}, trains: {trains}}}
+  held-out: &prompted
+    kind: prompted
+    sets:
+      PAIRS:
+        train: pairs.jsonl
+        test: pairs.jsonl
+        templates: pairs.yaml
+        relabel: {{"yes": "0", "no": "1"}}
+        label_field: verdict
+        group: nli
+    method: ours
+    model: {source}
+    prompt: {prompt}
+    init: vocab
+    prompt_length: 3
+    num_shots: 6
+    seeds: [1, 2]
+    num_test: 6
+    max_length: 60
+    train: {{num_steps: 2, start_worth: 0}}
+  table:
+    kind: prompted-table
+    title: Table 1
+    cells: [{{results: held-out, row: ours, column: Shallow}}]
+"""
+
+TEMPLATES = """
+templates:
+  a: !Template {name: "does it?", answer_choices: "Yes ||| No",
+    jinja: "{{premise}} So {{hypothesis}}? ||| {{ answer_choices[label] }}"}
+  b: !Template {name: "only short", answer_choices: "Yes ||| No",
+    jinja: "{% if premise|length < 8 %}{{premise}}? ||| {{ answer_choices[label] }}{% endif %}"}
+  c: !Template {name: "gives it away", answer_choices: "Yes ||| No",
+    jinja: "{{premise}} is {{verdict}} ||| {{ answer_choices[label] }}"}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "set": f"s{i % 2}",
+            "template": "t",
+            "source": f"row {i} " + "ab"[i % 2] * (i % 7),
+            "target": word,
+        }
+        for i, word in enumerate(["good", "bad", "so so"] * 10)
+    ]
+    pairs = [
+        {
+            "premise": "It rains" if i % 2 else "Rain",
+            "hypothesis": f"wet {i}",
+            "label": "yes" if i // 2 % 2 else "no",
+        }
+        for i in range(18)
+    ]
+    for name, lines in (("p3", rows), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "pairs.yaml").write_text(TEMPLATES)
+    return tmp_path
+
+
+def recipe(place: Path, **changes: str):
+    told = {
+        "model": "tiny-seq2seq",
+        "method": "multitask",
+        "trains": "both",
+        "source": "both",
+        "prompt": "both",
+    }
+    path = place / "recipe.yaml"
+    path.write_text(RECIPE.format(**{**told, **changes}))
+    return load_recipe(path, KINDS)
+
+
+@pytest.mark.parametrize("model", ["tiny-causal", "tiny-seq2seq"])
+@pytest.mark.parametrize("method", ["multitask", "fomaml", "reptile"])
+def test_from_rows_to_the_table(place, model, method):
+    run_recipe(recipe(place, model=model, method=method), place / "out")
+    out = place / "out"
+    results = read_results(out / "held-out/results.jsonl")
+    assert len(results) == 3 * (1 + 2)  # templates x (zero-shot, two seeds of six shots)
+    assert {result.details["chance"] for result in results} == {0.5}
+    judged = {result.target: len(result.right) for result in results}
+    assert judged["PAIRS/does it?"] == 6 > judged["PAIRS/only short"] > 0
+    table = (out / "table/table.md").read_text()
+    assert "| method | Shallow, 0-shot | Shallow, 6-shot |" in table
+    assert len(re.findall(r"^\\| ours", table, re.M)) == 4
+    trained = load_model(str(out / "both/model"), dtype="float32", attention="eager")
+    assert trained.fingerprint() != load_model(model).fingerprint()
+    prompt, card = load_prompt(out / "both", trained.fingerprint())
+    assert prompt.spec.length == 3 and card.training["pretrain"]["steps"] == 4
+    log = [json.loads(line) for line in (out / "both/log.jsonl").read_text().splitlines()]
+    assert log[-1]["rows"] == card.training["pretrain"]["rows_seen"]
+
+
+def test_a_frozen_model_gives_a_prompt_alone(place):
+    study = recipe(place, trains="prompt", source="null")
+    run_recipe(study, place / "out")
+    assert not (place / "out/both/model").exists()
+    load_prompt(place / "out/both", load_model("tiny-seq2seq").fingerprint())
+
+
+def test_a_model_without_a_prompt_is_prompted_bare_and_tuned_from_vocabulary(place):
+    run_recipe(recipe(place, trains="model", prompt="null"), place / "out")
+    assert not (place / "out/both/card.json").exists()
+    assert len(read_results(place / "out/held-out/results.jsonl")) == 9
+
+
+def test_no_continued_pretraining_is_the_base_model_as_it_is(place):
+    study = recipe(place, source="null", prompt="null")
+    run_recipe(study, place / "out", only="held-out")
+    assert not (place / "out/both").exists()
+
+
+def test_a_killed_stage_goes_on_and_ends_the_same(place, monkeypatch):
+    whole = recipe(place, method="reptile")
+    run_recipe(whole, place / "whole", until="both")
+    calls = []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*arguments)
+
+    from headstart.learn import pretrain_step
+
+    step = pretrain_step.STEPS["reptile"]
+    monkeypatch.setitem(pretrain_step.STEPS, "reptile", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(whole, place / "out", until="both")
+    assert (place / "out/both/state.safetensors").is_file()
+    run_recipe(whole, place / "out", until="both")
+    assert len(calls) == 3 + 2  # the update that was cut off, and the one after it
+    for name in ("prompt.safetensors", "model/model.safetensors", "log.jsonl", "state.safetensors"):
+        assert (place / "out/both" / name).read_bytes() == (
+            place / "whole/both" / name
+        ).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change, error, said",
+    [
+        (
+            ("group: nli", 'group: nli\n        use: ["does itt?"]'),
+            DataError,
+            "did you mean 'does it\\?'",
+        ),
+        (("trains: both", "trains: model"), UsageError, "adapts a prompt"),
+        (("method: multitask", "method: fomal"), UsageError, "fomaml"),
+        (("max_target: 8", "max_targett: 8"), UsageError, "max_target"),
+        (("set, template]", "set, templat]"), DataError, "templat"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(place, change, error, said):
+    recipe(place, method="fomaml" if "trains" in change[0] else "multitask")
+    path = place / "recipe.yaml"
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(error, match=said) as caught:
+        run_recipe(load_recipe(path, KINDS), place / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_targets_are_cut_and_end_with_the_end(place):
+    from headstart.models.base import Limits
+    from headstart.tasks.example import ANSWER_SLOT, Rendered
+
+    for name in ("tiny-causal", "tiny-seq2seq"):
+        model = load_model(name)
+        row = Rendered("a", f"x{ANSWER_SLOT}", ("a long answer",), 0)
+        (whole,) = model.encode([row], Limits(eos=True))
+        (cut,) = model.encode([row], Limits(eos=True, max_target=3))
+        assert whole.candidates[0][-1] == model.tokenizer.eos_token_id
+        assert cut.candidates[0] == whole.candidates[0][:3]
+
+
+def test_the_same_rows_are_drawn_under_all_templates_that_apply(place):
+    from headstart.recipes.prompted_stage import ask
+
+    stage = recipe(place).stage("held-out").settings
+    data = {name: str(place / name) for name in ("pairs.jsonl", "pairs.yaml")}
+    asked = {one.template: one for one in ask(stage, load_model("tiny-seq2seq"), "PAIRS", data)}
+    ids = {name: [row.id for row in one.train[1]] for name, one in asked.items()}
+    assert ids["does it?"] == ids["gives it away"] != ids["only short"]
+    assert torch.equal(*(torch.tensor([len(ids[n])]) for n in ("does it?", "only short")))
