@@ -222,3 +222,45 @@ def test_the_same_rows_are_drawn_under_all_templates_that_apply(place):
     ids = {name: [row.id for row in one.train[1]] for name, one in asked.items()}
     assert ids["does it?"] == ids["gives it away"] != ids["only short"]
     assert torch.equal(*(torch.tensor([len(ids[n])]) for n in ("does it?", "only short")))
+
+
+def test_raw_rows_are_rendered_under_promptsource_templates(place):
+    path = place / "raw.yaml"
+    path.write_text(
+        """
+name: raw
+description: rows under templates, and tasks left out
+base_model: tiny-causal
+seed: 1
+data: .
+stages:
+  rows:
+    kind: labelled
+    sources:
+      pairs:
+        file: pairs.jsonl
+        relabel: {"yes": "0", "no": "1"}
+        templates: pairs.yaml
+        use: ["does it?", only short]
+      p3: {file: p3.jsonl, text: source, label: target, by: [set, template], without: [s1]}
+"""
+    )
+    run_recipe(load_recipe(path, KINDS), place / "out")
+    lines = (place / "out/rows/rows.jsonl").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    sources = {row["source"] for row in rows}
+    assert sources == {"pairs/does it?", "pairs/only short", "p3/s0/t"}
+    (first, *_) = [row for row in rows if row["source"] == "pairs/does it?"]
+    assert first["text"].startswith("Rain So wet") and first["label"] in ("Yes", "No")
+    for change, said in (
+        (("without: [s1]", "without: [s11]"), "did you mean 's1'"),
+        (("only short]", "onli short]"), "did you mean 'only short'"),
+        (
+            ("        use:", "        label_field: label\n        by: [premise]\n        use:"),
+            "templates make",
+        ),
+    ):
+        path.write_text(path.read_text().replace(*change))
+        with pytest.raises((DataError, UsageError), match=said):
+            run_recipe(load_recipe(path, KINDS), place / "out")
+        path.write_text(path.read_text().replace(*reversed(change)))

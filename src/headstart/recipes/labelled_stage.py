@@ -5,7 +5,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
@@ -18,8 +20,10 @@ from headstart.recipes.targets import stream_rows
 from headstart.sources.labels_file import PseudoLabel
 from headstart.sources.selection import SelectionSettings, select
 from headstart.tasks.example import Example
+from headstart.tasks.promptsource import read_promptsource
 from headstart.tasks.readers import read_all
 from headstart.tasks.relabel import relabel
+from headstart.tasks.task import Task
 
 
 class LabelledSource(Settings):
@@ -35,6 +39,11 @@ class LabelledSource(Settings):
         by: Columns whose values make sources of their own, called ``NAME/value/value``, e.g. data set and
             template of P3.
         only: Of those, the ones that are kept, by their values (``glue_mrpc/equivalent``). Default: all.
+        without: Of those, the ones that are left out, by their values or by the first (``imdb``).
+        templates: promptsource's ``templates.yaml``: rows are rendered under each template, which makes
+            sources of its own called ``NAME/TEMPLATE``; text and target are the template's.
+        use: The templates that are taken, by name. Default: all.
+        label_field: The name by which the templates call the label as the file has it.
         size: Rows of each source to keep, as equally per label as it divides; ``None``: all.
         max_words: Longer texts are cut to so many words; ``None``: as the stage says.
         cut: Which part of a longer text is kept: its ``start``, its ``end``, where long reviews come to
@@ -54,6 +63,10 @@ class LabelledSource(Settings):
     keep: tuple[str, ...] = ()
     by: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    templates: DataFile | None = None
+    use: tuple[str, ...] = ()
+    label_field: str | None = None
     size: int | None = pydantic.Field(None, ge=1)
     max_words: int | None = pydantic.Field(None, ge=1)
     cut: Literal["start", "end", "drop"] = "start"
@@ -72,8 +85,14 @@ class LabelledSource(Settings):
             )
         if self.file.startswith("set:") and (self.by or self.bins or self.keep):
             raise ValueError(f"{self.file} knows its own columns; by, bins and keep are for files")
-        if self.only and not self.by:
-            raise ValueError("only chooses among the sources that by makes; give by too")
+        if (self.only or self.without) and not self.by:
+            raise ValueError("only and without choose among the sources that by makes; give by too")
+        if self.templates is None and (self.use or self.label_field):
+            raise ValueError("use and label_field are of templates; give templates too")
+        if self.templates is not None and (self.by or self.question):
+            raise ValueError(
+                "templates make sources and questions; give neither by nor question"
+            )
         return self
 
 
@@ -109,7 +128,10 @@ def run_labelled(context: Context[LabelledStage]) -> None:
     for name, source in settings.sources.items():
         left_out: Counter[str] = Counter()
         read = read_labelled(source, context.data[source.file], left_out)
-        for values, found in by_values(read, source).items():
+        groups = by_values(read, source)
+        if source.templates is not None:
+            groups = under_templates(read, source, context.data[source.templates])
+        for values, found in groups.items():
             full = "/".join((name, *values))
             fields = {row.id: row.fields for row in found}
             longest = source.max_words or settings.max_words
@@ -162,9 +184,20 @@ def by_values(
     for row in rows:
         values = tuple(str(row.fields[column]) for column in source.by)
         groups.setdefault(values, []).append(row)
+    names = {"/".join(values): values for values in groups}
+    for name in source.without:
+        if name not in names and all(values[0] != name for values in groups):
+            raise DataError(
+                f"{source.file}: without: no row has '{name}' in {', '.join(source.by)}"
+                f"{did_you_mean(name, [*names, *(values[0] for values in groups)])}"
+            )
+    groups = {
+        values: rows
+        for values, rows in groups.items()
+        if not {"/".join(values), *values[:1]} & set(source.without)
+    }
     if not source.only:
         return groups
-    names = {"/".join(values): values for values in groups}
     for name in source.only:
         if name not in names:
             raise DataError(
@@ -172,6 +205,53 @@ def by_values(
                 f"{did_you_mean(name, names)}"
             )
     return {names[name]: groups[names[name]] for name in source.only}
+
+
+def under_templates(
+    rows: Sequence[Example], source: LabelledSource, path: str
+) -> dict[tuple[str, ...], list[Example]]:
+    r"""Render rows under promptsource's templates: a group a template, its text and its target.
+
+    Rows that a template has no question for are left out of its group.
+
+    Raises:
+        DataError: A template that there is not, with a suggestion.
+        TemplateError: The templates cannot be read, or one fails on a row.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> path = Path(tempfile.mkdtemp(), "templates.yaml")
+        >>> entry = "{name: ask, answer_choices: no|||yes, jinja: '{{text}}? ||| {{answer_choices[label]}}'}"
+        >>> _ = path.write_text("templates:\n  some-id: !Template " + entry)
+        >>> source = LabelledSource(file="a.jsonl", templates="templates.yaml")
+        >>> (rows,) = under_templates([Example("a", {"text": "Wet"}, "1")], source, str(path)).values()
+        >>> rows[0].fields["text"], rows[0].label
+        ('Wet?', 'yes')
+    """
+    templates = read_promptsource(Path(path))
+    for name in source.use:
+        if name not in templates:
+            raise DataError(
+                f"{source.templates}: no template '{name}'{did_you_mean(name, templates)}"
+            )
+    if source.label_field:
+        rows = [replace(r, fields={**r.fields, source.label_field: r.label}) for r in rows]
+    groups: dict[tuple[str, ...], list[Example]] = {}
+    fields = {row.id: row.fields for row in rows}
+    for name in source.use or tuple(templates):
+        task = Task(templates[name], (), ())
+        asked = [task.render(row) for row in rows if task.template.applies_to(row)]
+        groups[(name,)] = [
+            Example(
+                row.id,
+                {**{column: fields[row.id][column] for column in source.keep}, "text": row.source},
+                row.candidates[row.target],
+            )
+            for row in asked
+            if row.target is not None
+        ]
+    return groups
 
 
 def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> list[Example]:
@@ -198,6 +278,8 @@ def read_labelled(source: LabelledSource, path: str, left_out: Counter[str]) -> 
     if source.bins:
         columns["number"] = source.label
         rows = [_binned(row, source.bins) for row in read_all(path, label=None, columns=columns)]
+    elif source.templates is not None:  # which have their own names for columns
+        rows = read_all(path, label=source.label)
     elif len(columns) > 1:
         rows = read_all(path, label=source.label, columns=columns)
     else:
