@@ -152,7 +152,7 @@ class _PretrainRun:
             prompt = torch.nn.Parameter(self.start_PX.clone())
         self.trainee = Trainee(model, weights, prompt, space)
         self.trained = [*weights, *([] if prompt is None else [prompt])]
-        self.optimizer = _optimizer(self.trained, settings)
+        self.optimizer = _optimizer(weights, prompt, settings)
         self.found = Pretrained(None)
 
     def step(self, index: int) -> None:
@@ -307,16 +307,21 @@ def _with_adapters(network: Any, rank: int) -> Any:
     )
 
 
-def _optimizer(trained: Sequence[torch.nn.Parameter], settings: Pretrain) -> torch.optim.Optimizer:
+def _optimizer(
+    weights: Sequence[torch.nn.Parameter],
+    prompt: torch.nn.Parameter | None,
+    settings: Pretrain,
+) -> torch.optim.Optimizer:
+    groups: list[dict[str, Any]] = [{"params": list(weights), "lr": settings.lr}] if weights else []
+    if prompt is not None:
+        groups.append({"params": [prompt], "lr": settings.prompt_lr or settings.lr})
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(trained, lr=settings.lr, weight_decay=0.0)
+        return torch.optim.AdamW(groups, weight_decay=0.0)
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(trained, lr=settings.lr)
+        return torch.optim.SGD(groups)
     from transformers.optimization import Adafactor
 
-    return Adafactor(
-        trained, lr=settings.lr, scale_parameter=False, relative_step=False, warmup_init=False
-    )
+    return Adafactor(groups, scale_parameter=False, relative_step=False, warmup_init=False)
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

@@ -79,6 +79,7 @@ class Pretrain(Settings):
         optimizer: Of the outer loop: ``adafactor`` (no relative step, no parameter scale), ``adamw`` or
             ``sgd``.
         lr: Its step size, constant.
+        prompt_lr: That of the prompt, which may need a larger one (paper A: the same). ``None``: ``lr``.
         inner_optimizer: Of the inner steps, which move the prompt alone.
         inner_lr: Its step size.
         inner_steps: T.
@@ -113,6 +114,7 @@ class Pretrain(Settings):
     least_factored: int | None = pydantic.Field(None, ge=0)
     optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
     lr: float = pydantic.Field(1e-3, gt=0)
+    prompt_lr: float | None = pydantic.Field(None, gt=0)
     inner_optimizer: Literal["adafactor", "adam", "sgd"] = "adafactor"
     inner_lr: float = pydantic.Field(1e-3, gt=0)
     inner_steps: int = pydantic.Field(7, ge=0)

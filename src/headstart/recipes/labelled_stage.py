@@ -90,9 +90,7 @@ class LabelledSource(Settings):
         if self.templates is None and (self.use or self.label_field):
             raise ValueError("use and label_field are of templates; give templates too")
         if self.templates is not None and (self.by or self.question):
-            raise ValueError(
-                "templates make sources and questions; give neither by nor question"
-            )
+            raise ValueError("templates make sources and questions; give neither by nor question")
         return self
 
 
