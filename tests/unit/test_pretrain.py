@@ -1,11 +1,15 @@
 """Continued pretraining as a run: it learns, sees each row once an epoch, and goes on where it was killed."""
 
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from headstart.errors import DataError, UsageError
+from headstart.learn.checkpoint import load_state, unflatten
 from headstart.learn.pretrain import STATE, pretrain
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.space import space_of
@@ -195,3 +199,40 @@ def test_a_displacement_is_clipped_before_or_after_its_division():
     assert norms["after"][0] == pytest.approx(1.0, rel=1e-4)
     assert norms["before"][0] == pytest.approx(min(norms["before"][1], 1 / 1e-3), rel=1e-3)
     assert norms["before"][1] > 1
+
+
+SEVERAL = """
+import sys, torch
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from headstart.learn.pretrain import pretrain
+from headstart.models.load import wrap
+from headstart.models.tiny import tiny_seq2seq
+from tests.unit.test_pretrain import settings_of, start_of, tasks_of, weights
+torch.set_num_threads(1)
+model = wrap(*tiny_seq2seq(), "t5", {{}})
+settings = settings_of({method!r}, num_steps=3, optimizer="sgd", meta_batch_size=4, batch_size=7)
+pretrain(model, tasks_of(model), start_of(model), settings, 3, Path({folder!r}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_several_processes_equal_one(method, processes, tmp_path):
+    """Rows, or tasks, over processes (gloo): sums, means over tokens and updates are those of one."""
+    script, root = tmp_path / "several.py", str(Path(__file__).parents[2])
+    script.write_text(SEVERAL.format(root=root, method=method, folder=str(tmp_path / "out")))
+    count = ["--standalone", "--nproc-per-node", str(processes), str(script)]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *count], check=True, timeout=240)
+    model = wrap(*tiny_seq2seq(), "t5", {})
+    settings = settings_of(method, num_steps=3, optimizer="sgd", meta_batch_size=4, batch_size=7)
+    found = pretrain(model, tasks_of(model), start_of(model), settings, 3)
+    tensors, values = load_state(tmp_path / "out" / STATE)
+    for name in ("loss", "support_loss", "moved", "rows", "tokens"):
+        expected = [record[name] for record in found.log]
+        assert [record[name] for record in values["log"]] == pytest.approx(expected, abs=1e-5)
+    *trained, prompt = unflatten(tensors, values["state"])["trained"]
+    assert torch.allclose(prompt, found.prompt_PX, atol=1e-5)
+    for one, other in zip(trained, model.network.parameters(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5)

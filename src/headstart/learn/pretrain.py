@@ -7,6 +7,7 @@ are not rounded away. The model is changed in place, and frozen again at the end
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,13 +23,24 @@ from headstart.errors import DataError, UsageError
 from headstart.learn.checkpoint import flatten, load_state, on_device, save_state, unflatten
 from headstart.learn.loop import Event, run_loop
 from headstart.learn.pretrain_settings import Pretrain
-from headstart.learn.pretrain_step import STEPS, Outer, TaskRows, Trainee, multitask_step
+from headstart.learn.pretrain_step import (
+    STEPS,
+    Outer,
+    TaskRows,
+    Trainee,
+    multitask_step,
+    row_weights,
+)
+from headstart.learn.processes import is_first, my_share, sum_over_processes
 from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
+from headstart.models.processes import own_processes
 from headstart.ops.initialise import root_mean_square
 from headstart.prompts.files import write_whole
 from headstart.seeds import derive_seed
 from headstart.tasks.mixture import Mixture
+
+log = logging.getLogger(__name__)
 
 STATE, LOG = "state.safetensors", "log.jsonl"
 
@@ -98,8 +110,6 @@ def pretrain(
         >>> found.steps, found.rows_seen
         (3, 6)
     """
-    if any(row.target is None for rows in tasks for row in rows):
-        raise DataError("every row needs a target to learn")
     if (start_PX is None) != (settings.trains == "model"):
         raise UsageError("trains: model has no prompt; both and prompt begin with one")
     started = time.perf_counter()
@@ -121,7 +131,7 @@ def pretrain(
         events: list[tuple[int, Event]] = [(1, report), (save_every, keep)]
         run_loop(run.step, settings.num_steps, events, first=run.found.steps)
         found = run.result()
-    if folder is not None:
+    if folder is not None and is_first():
         write_whole(folder / LOG, "".join(json.dumps(record) + "\n" for record in found.log))
     found.seconds = time.perf_counter() - started
     return found
@@ -177,7 +187,8 @@ class _PretrainRun:
         found.log.append(record)
 
     def _outer_gradient(self, index: int) -> tuple[list[Encoded], Outer]:
-        settings = self.settings
+        """Take the gradient of the whole update: every process its share, and one sum over all."""
+        settings, trainee = self.settings, self.trainee
         dropped = np.random.default_rng(derive_seed(self.seed, "prompt-dropout", index))
 
         def without(count: int) -> list[bool]:
@@ -185,18 +196,55 @@ class _PretrainRun:
 
         if settings.method == "multitask":
             rows = [self.tasks[task][row] for task, row in self._next(index, settings.batch_size)]
-            return rows, multitask_step(self.trainee, rows, settings, without(len(rows)))
+            self._check(rows)
+            left_out, weight_B = without(len(rows)), row_weights(rows, settings)
+            mine = my_share(range(len(rows)), trainee.model.device)
+            outer = multitask_step(
+                *(trainee, [rows[i] for i in mine], settings, [left_out[i] for i in mine]),
+                weight_B[list(mine)],
+            )
+            return rows, self._summed(outer, 1.0)
         tasks = []
         for batch in self._next(index, settings.meta_batch_size):
             rows = [self.tasks[task][row] for task, row in batch]
             size = settings.task_batch_size
             parts = [rows[i : i + size] for i in range(0, len(rows), size)]
             tasks.append(TaskRows(parts[:-1], parts[-1]))
-        left_out = [without(len(task.query)) for task in tasks]
-        outer = STEPS[settings.method](self.trainee, tasks, settings, left_out)
-        return [
-            row for task in tasks for part in (*task.support, task.query) for row in part
-        ], outer
+        every = [row for task in tasks for part in (*task.support, task.query) for row in part]
+        self._check(every)
+        queries = [without(len(task.query)) for task in tasks]
+        mine = my_share(range(len(tasks)), trainee.model.device)
+        outer = Outer(None, 0.0)
+        if mine:
+            outer = STEPS[settings.method](
+                trainee, [tasks[k] for k in mine], settings, [queries[k] for k in mine]
+            )
+        return every, self._summed(outer, len(mine) / len(tasks))
+
+    def _check(self, rows: Sequence[Encoded]) -> None:
+        if any(row.target is None for row in rows):
+            raise DataError("every row needs a target to learn")
+
+    def _summed(self, outer: Outer, part: float) -> Outer:
+        """Add the processes' gradients up, each counting as its part of the update's tasks."""
+        if own_processes().num_processes == 1:
+            return outer
+        trainee = self.trainee
+        told = torch.tensor(
+            [outer.loss, outer.support_loss, outer.moved], device=trainee.model.device
+        )
+        gradient = trainee.prompt_PX
+        if gradient is not None:
+            found = outer.gradient_PX
+            gradient = torch.zeros_like(gradient) if found is None else found.to(gradient)
+            told = torch.cat([told, gradient.flatten()])
+        told = sum_over_processes(told * part)
+        for weight in trainee.weights:
+            mine = torch.zeros_like(weight) if weight.grad is None else weight.grad * part
+            weight.grad = sum_over_processes(mine)
+        loss, before, moved = told[:3].tolist()
+        whole = None if gradient is None else told[3:].view_as(gradient)
+        return Outer(whole, loss, before, moved)
 
     def _next(self, index: int, count: int) -> list[Any]:
         """Return the update's items: as many, one epoch after the other."""
@@ -244,10 +292,24 @@ class _PretrainRun:
         state = {
             "trained": self.trained, "start": self.start_PX,
             "optimizer": self.optimizer.state_dict(),
-            "inner": [trainee.prompt_state, trainee.weight_states],
         }  # fmt: skip
-        tensors, shape = flatten(state)
-        save_state(path, tensors, values | {"state": shape})
+        inner, inner_shape = flatten([trainee.prompt_state, trainee.weight_states])
+        # every process carries its own from task to task; those of the state before stay until it is replaced
+        own_path = self._inner_path(path, found.steps)
+        save_state(own_path, inner, {"state": inner_shape})
+        own_processes().wait_for_everyone()
+        if is_first():
+            tensors, shape = flatten(state)
+            save_state(path, tensors, values | {"state": shape})
+        own_processes().wait_for_everyone()
+        for older in path.parent.glob(self._inner_path(path, "*").name):
+            if older != own_path:
+                older.unlink()
+
+    def _inner_path(self, path: Path, steps: int | str) -> Path:
+        together = own_processes()
+        mark = f"{together.process_index}-of-{together.num_processes}"
+        return path.with_name(f"inner-{mark}-{steps}.safetensors")
 
     def load(self, path: Path) -> None:
         tensors, values = load_state(path)
@@ -265,8 +327,16 @@ class _PretrainRun:
             for mine, saved in zip(self.trained, state["trained"], strict=True):
                 mine.copy_(saved)
         self.optimizer.load_state_dict(state["optimizer"])
-        device = self.trainee.model.device
-        self.trainee.prompt_state, self.trainee.weight_states = on_device(state["inner"], device)
+        inner_path = self._inner_path(path, values["steps"])
+        if inner_path.is_file():
+            inner, told = load_state(inner_path)
+            carried = on_device(unflatten(inner, told["state"]), self.trainee.model.device)
+            self.trainee.prompt_state, self.trainee.weight_states = carried
+        else:
+            log.warning(
+                "%s was made by another number of processes than %d: the run goes on, and ends with numbers "
+                "that differ in their last digits", path, own_processes().num_processes,
+            )  # fmt: skip
         found = self.found
         found.steps, found.log = values["steps"], values["log"]
         found.rows_seen, found.tokens_seen = values["rows_seen"], values["tokens_seen"]

@@ -85,7 +85,11 @@ class Outer:
 
 
 def multitask_step(
-    trainee: Trainee, rows: Sequence[Encoded], settings: Pretrain, without: Sequence[bool] = ()
+    trainee: Trainee,
+    rows: Sequence[Encoded],
+    settings: Pretrain,
+    without: Sequence[bool] = (),
+    weight_B: Tensor | None = None,
 ) -> Outer:
     """Take the gradient of the mean loss of rows of all tasks.
 
@@ -94,6 +98,8 @@ def multitask_step(
         rows: The update's rows.
         settings: The mean that is taken.
         without: Rows that are read without the prompt. Default: none.
+        weight_B: What each row counts, where these are a process's share of the update's rows. Default:
+            as the reading has it.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -102,9 +108,11 @@ def multitask_step(
         >>> multitask_step(trainee, rows, Pretrain()).gradient_PX.shape
         torch.Size([2, 16])
     """
+    weight_B = row_weights(rows, settings) if weight_B is None else weight_B
     if trainee.prompt_PX is None:
-        return Outer(None, _without_prompt(trainee, rows, settings))
-    loss = _stacked(trainee, [rows], settings, trainee.weights, [without] if without else ())
+        return Outer(None, _without_prompt(trainee, rows, weight_B))
+    owner = [-1 if out else 0 for out in without] or [0] * len(rows)
+    loss = _loss(trainee, rows, owner, weight_B, trainee.weights)
     loss_1, grad_1PX = loss.first_order(trainee.prompt_PX.detach()[None])
     return Outer(grad_1PX[0], float(loss_1))
 
@@ -299,7 +307,16 @@ def _stacked(
         left_out = [out for each in without for out in each]
         owner = [-1 if out else k for k, out in zip(owner, left_out, strict=True)]
     weight_B = torch.cat([row_weights(rows, settings) for rows in rows_of_tasks])
-    rows = [row for rows in rows_of_tasks for row in rows]
+    return _loss(trainee, [row for rows in rows_of_tasks for row in rows], owner, weight_B, weights)
+
+
+def _loss(
+    trainee: Trainee,
+    rows: Sequence[Encoded],
+    owner: Sequence[int],
+    weight_B: Tensor,
+    weights: Sequence[torch.nn.Parameter],
+) -> StackedLoss:
     return StackedLoss(
         *(trainee.model, rows, owner, "tokens"),
         space=trainee.space,
@@ -349,9 +366,9 @@ def _whole_model(
     return loss.detach(), torch.zeros_like(prompt_PX) if gradient is None else gradient[0]
 
 
-def _without_prompt(trainee: Trainee, rows: Sequence[Encoded], settings: Pretrain) -> float:
+def _without_prompt(trainee: Trainee, rows: Sequence[Encoded], weight_B: Tensor) -> float:
     """Add the weights' gradients of rows that have no prompt; return their loss."""
-    total, weight_B = 0.0, row_weights(rows, settings)
+    total = 0.0
     for group in by_length([row.size for row in rows]):
         chosen = [rows[i] for i in group]
         with torch.enable_grad():
