@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -28,6 +29,8 @@ from headstart.models.tiny import byte_tokenizer
 METHODS = ("multitask", "fomaml", "reptile")
 TASKS, ROWS, STEPS = 2, 8, 3  # tasks of 8 rows for the outer gradient, and three inner steps
 SOURCE, TARGET = 48, 8
+UNCACHED = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""Freed memory goes back at once, so that the peak is of what was in use, not of what malloc kept."""
 
 
 def model_of(name: str) -> BaseModel:
@@ -79,7 +82,11 @@ def main() -> None:
     for method in METHODS:
         command = [sys.executable, "-m", "benchmarks.pretrain_memory", "--model", given.model]
         told = subprocess.run(
-            [*command, "--method", method], capture_output=True, text=True, check=True
+            [*command, "--method", method],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | UNCACHED,
         )
         found.append(json.loads(told.stdout.splitlines()[-1]) | {"model": given.model})
         ratio = found[-1]["peak_mib"] / found[0]["peak_mib"]
