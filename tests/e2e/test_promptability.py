@@ -14,6 +14,8 @@ from headstart.recipes.engine import run_recipe
 from headstart.recipes.kinds import KINDS
 from headstart.recipes.recipe import load_recipe
 from headstart.recipes.results import read_results
+from headstart.tasks.example import Example
+from headstart.tasks.paper_mixture import mixture_tasks
 
 RECIPE = """
 name: tiny-a
@@ -264,3 +266,65 @@ stages:
         with pytest.raises((DataError, UsageError), match=said):
             run_recipe(load_recipe(path, KINDS), place / "out")
         path.write_text(path.read_text().replace(*reversed(change)))
+
+
+def test_p3_is_read_task_by_task_and_drawn_lazily(place, monkeypatch):
+    """The Hub's part is played by a function that gives rows by configuration."""
+    asked = []
+
+    def hub(source, label, columns, split):
+        asked.append(source)
+        for i in range(30):
+            target = " yes\n" if i % 3 else "  "
+            yield Example(f"{source}:{i}", {"text": f"Row {i}? "}, target)
+
+    monkeypatch.setattr("headstart.recipes.p3_stage.read_examples", hub)
+    path = place / "p3.yaml"
+    path.write_text(
+        """
+name: p3
+description: paper A's own data
+base_model: tiny-causal
+seed: 1
+data: .
+stages:
+  p3: {kind: p3, sets: [Structure-To-Text], without: [wiki_bio], cap: 90, repository: bigscience/P3@abc}
+  both:
+    kind: pretrain
+    rows: p3
+    init: vocab
+    prompt_length: 2
+    max_length: 8
+    train: {method: fomaml, meta_batch_size: 2, task_batch_size: 2, inner_steps: 1, num_steps: 2}
+"""
+    )
+    study = load_recipe(path, KINDS)
+    run_recipe(study, place / "out")
+    tasks = json.loads((place / "out/p3/tasks.json").read_text())
+    assert len(tasks) == 9 and {task["rows"] for task in tasks} == {10}  # 90 over nine templates
+    assert asked[0].startswith("hub:bigscience/P3:common_gen_") and asked[0].endswith("@abc")
+    summary = json.loads((place / "out/both/pretrain.json").read_text())
+    assert summary["rows"] == 90 and summary["rows_seen"] == 16 == summary["rows_cut"]
+    calls = []
+
+    def cut_off(source, **told):
+        calls.append(source)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return hub(source, **told)
+
+    monkeypatch.setattr("headstart.recipes.p3_stage.read_examples", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(study, place / "again", until="p3")
+    run_recipe(study, place / "again", until="p3")
+    assert len(calls) == 4 + 6, "a task whose file is there is not read again"
+
+
+def test_an_unknown_set_of_the_mixture_is_told():
+    with pytest.raises(DataError, match="did you mean 'Sentiment'"):
+        mixture_tasks("train", ["Sentimet"])
+    with pytest.raises(DataError, match="no set or kind of task 'imdb' to held out"):
+        mixture_tasks("held_out", ["imdb"])
+    held_out = {task.set for task in mixture_tasks("held_out")}
+    assert not held_out & {task.set for task in mixture_tasks("train")}
+    assert len(mixture_tasks("train", without=["Sentiment"])) == 313 - 41

@@ -8,16 +8,14 @@ import torch
 from transformers.optimization import Adafactor
 
 from headstart.learn.gradient import PLAIN, row_losses
+from headstart.learn.pretrain_loss import TaskRows, Trainee, row_weights
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.pretrain_step import (
     STEPS,
-    TaskRows,
-    Trainee,
     fomaml_step,
     maml_step,
     multitask_step,
     reptile_step,
-    row_weights,
 )
 from headstart.learn.space import Space
 from headstart.models.base import Encoded, Limits

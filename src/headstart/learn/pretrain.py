@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,17 +21,12 @@ from torch import Tensor
 from headstart.errors import DataError, UsageError
 from headstart.learn.checkpoint import flatten, load_state, on_device, save_state, unflatten
 from headstart.learn.loop import Event, run_loop
+from headstart.learn.pretrain_loss import TaskRows, Trainee, row_weights
 from headstart.learn.pretrain_settings import Pretrain
-from headstart.learn.pretrain_step import (
-    STEPS,
-    Outer,
-    TaskRows,
-    Trainee,
-    multitask_step,
-    row_weights,
-)
+from headstart.learn.pretrain_step import STEPS, Outer, multitask_step
 from headstart.learn.processes import is_first, my_share, sum_over_processes
 from headstart.learn.space import SHALLOW, Space
+from headstart.learn.trainable import in_training, outer_optimizer
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.processes import own_processes
 from headstart.ops.initialise import root_mean_square
@@ -56,6 +50,7 @@ class Pretrained:
             prompt is from its start, relative to the start's size.
         rows_seen: Rows the gradients came from, support and query.
         tokens_seen: Their tokens, source and target.
+        rows_cut: Of them, those that were cut to fit.
         seconds: Wall time of this session.
 
     Example:
@@ -68,6 +63,7 @@ class Pretrained:
     log: list[dict[str, float]] = field(default_factory=list)
     rows_seen: int = 0
     tokens_seen: int = 0
+    rows_cut: int = 0
     seconds: float = 0.0
 
 
@@ -114,7 +110,7 @@ def pretrain(
         raise UsageError("trains: model has no prompt; both and prompt begin with one")
     started = time.perf_counter()
     dtype = model.embedding_VH.dtype
-    with _in_training(model, settings) as weights:
+    with in_training(model, settings) as weights:
         run = _PretrainRun(model, weights, tasks, start_PX, settings, seed, space, dtype)
         if folder is not None and (folder / STATE).is_file():
             run.load(folder / STATE)
@@ -162,7 +158,7 @@ class _PretrainRun:
             prompt = torch.nn.Parameter(self.start_PX.clone())
         self.trainee = Trainee(model, weights, prompt, space)
         self.trained = [*weights, *([] if prompt is None else [prompt])]
-        self.optimizer = _optimizer(weights, prompt, settings)
+        self.optimizer = outer_optimizer(weights, prompt, settings)
         self.found = Pretrained(None)
 
     def step(self, index: int) -> None:
@@ -178,6 +174,7 @@ class _PretrainRun:
         found = self.found
         found.steps = index + 1
         found.rows_seen += len(rows)
+        found.rows_cut += sum(row.truncated > 0 for row in rows)
         found.tokens_seen += sum(len(r.source) + len(r.candidates[r.target or 0]) for r in rows)
         record = {
             "step": index + 1, "loss": outer.loss, "support_loss": outer.support_loss,
@@ -287,7 +284,7 @@ class _PretrainRun:
         found, trainee = self.found, self.trainee
         values = self._values() | {
             "steps": found.steps, "rows_seen": found.rows_seen,
-            "tokens_seen": found.tokens_seen, "log": found.log,
+            "tokens_seen": found.tokens_seen, "rows_cut": found.rows_cut, "log": found.log,
         }  # fmt: skip
         state = {
             "trained": self.trained, "start": self.start_PX,
@@ -339,59 +336,13 @@ class _PretrainRun:
             )  # fmt: skip
         found = self.found
         found.steps, found.log = values["steps"], values["log"]
-        found.rows_seen, found.tokens_seen = values["rows_seen"], values["tokens_seen"]
+        for name in ("rows_seen", "tokens_seen", "rows_cut"):
+            setattr(found, name, values[name])
 
     def result(self) -> Pretrained:
         if self.trainee.prompt_PX is not None:
             self.found.prompt_PX = self.trainee.space.vectors(self.trainee.prompt_PX.detach()).cpu()
         return self.found
-
-
-@contextmanager
-def _in_training(model: BaseModel, settings: Pretrain) -> Iterator[list[torch.nn.Parameter]]:
-    """Make weights trainable, in float32, and freeze them at the end in the dtype they had."""
-    if settings.trains == "prompt":
-        yield []
-        return
-    network, dtype = model.network, model.embedding_VH.dtype
-    lora = None if settings.lora_rank is None else _with_adapters(network, settings.lora_rank)
-    network.float()
-    if lora is None:
-        network.requires_grad_(True)
-    network.train(settings.dropout)
-    try:
-        yield [weight for weight in network.parameters() if weight.requires_grad]
-    finally:
-        if lora is not None:
-            lora.merge_and_unload()
-        network.requires_grad_(False).eval().to(dtype)
-
-
-def _with_adapters(network: Any, rank: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise UsageError("lora_rank needs peft: pip install peft") from error
-    return get_peft_model(
-        network, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    )
-
-
-def _optimizer(
-    weights: Sequence[torch.nn.Parameter],
-    prompt: torch.nn.Parameter | None,
-    settings: Pretrain,
-) -> torch.optim.Optimizer:
-    groups: list[dict[str, Any]] = [{"params": list(weights), "lr": settings.lr}] if weights else []
-    if prompt is not None:
-        groups.append({"params": [prompt], "lr": settings.prompt_lr or settings.lr})
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=0.0)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups)
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups, scale_parameter=False, relative_step=False, warmup_init=False)
 
 
 def _same(one: Tensor | None, other: Tensor | None) -> bool:

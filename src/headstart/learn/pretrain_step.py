@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,50 +17,17 @@ import torch
 from torch import Tensor
 
 from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
+from headstart.learn.pretrain_loss import (
+    TaskRows,
+    Trainee,
+    bare_gradient,
+    prompt_loss,
+    row_weights,
+    stacked_loss,
+)
 from headstart.learn.pretrain_settings import Pretrain
-from headstart.learn.space import SHALLOW, Space
-from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length
+from headstart.models.base import Encoded
 from headstart.ops.inner_loop import CHANGES, Change, Update, adafactor_change, adapt_along
-
-
-@dataclass(slots=True, eq=False)
-class Trainee:
-    """What is trained, and what its inner steps remember.
-
-    Attributes:
-        model: The base model.
-        weights: The weights that are trained; none: the model is frozen.
-        prompt_PX: The prompt's coordinates; ``None``: there is no prompt.
-        space: The kind of the prompt and its units.
-        prompt_state: Of the inner optimiser, where it is carried from task to task.
-        weight_states: The same of every weight, of Reptile's one step of the whole model.
-
-    Example:
-        >>> from headstart.models.load import load_model
-        >>> Trainee(load_model("tiny-causal"), [], torch.zeros(2, 16)).space.kind
-        'shallow'
-    """
-
-    model: BaseModel
-    weights: Sequence[torch.nn.Parameter]
-    prompt_PX: Tensor | None
-    space: Space = SHALLOW
-    prompt_state: Any = None
-    weight_states: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class TaskRows:
-    """What one task gives to a meta-update: rows for each inner step, and rows for the outer gradient.
-
-    Example:
-        >>> TaskRows([[]] * 7, []).query
-        []
-    """
-
-    support: Sequence[Sequence[Encoded]]
-    query: Sequence[Encoded]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,9 +77,9 @@ def multitask_step(
     """
     weight_B = row_weights(rows, settings) if weight_B is None else weight_B
     if trainee.prompt_PX is None:
-        return Outer(None, _without_prompt(trainee, rows, weight_B))
+        return Outer(None, bare_gradient(trainee, rows, weight_B))
     owner = [-1 if out else 0 for out in without] or [0] * len(rows)
-    loss = _loss(trainee, rows, owner, weight_B, trainee.weights)
+    loss = prompt_loss(trainee, rows, owner, weight_B, trainee.weights)
     loss_1, grad_1PX = loss.first_order(trainee.prompt_PX.detach()[None])
     return Outer(grad_1PX[0], float(loss_1))
 
@@ -141,7 +108,9 @@ def fomaml_step(
         (torch.Size([2, 16]), True)
     """
     adapted_KPX, losses, _ = _adapted(trainee, tasks, settings)
-    query = _stacked(trainee, [task.query for task in tasks], settings, trainee.weights, without)
+    query = stacked_loss(
+        trainee, [task.query for task in tasks], settings, trainee.weights, without
+    )
     loss_K, grad_KPX = query.first_order(adapted_KPX)
     _divide(trainee.weights, len(tasks))
     return _outer(trainee, grad_KPX.mean(0), loss_K, losses, adapted_KPX)
@@ -164,7 +133,9 @@ def maml_step(
     with torch.enable_grad():
         support = _supports(trainee, tasks, settings, trainee.weights)
         adapted_KPX, losses, _ = adapt_along(start_KPX, support, _update(settings))
-    query = _stacked(trainee, [task.query for task in tasks], settings, trainee.weights, without)
+    query = stacked_loss(
+        trainee, [task.query for task in tasks], settings, trainee.weights, without
+    )
     loss_K, grad_KPX = query.first_order(adapted_KPX.detach())
     (grad_PX,) = torch.autograd.grad(adapted_KPX, leaf_PX, grad_KPX)
     _divide(trainee.weights, len(tasks))
@@ -218,26 +189,6 @@ STEPS: dict[str, Callable[..., Outer]] = {
 """The methods that adapt to tasks."""
 
 
-def row_weights(rows: Sequence[Encoded], settings: Pretrain) -> Tensor:
-    """Return what each row's own mean loss counts in the loss of a batch [B], as the reading has it.
-
-    Example:
-        >>> rows = [Encoded("a", (5,), ((7, 8, 9),), target=0), Encoded("b", (5,), ((7,),), target=0)]
-        >>> row_weights(rows, Pretrain()).tolist()
-        [0.75, 0.25]
-        >>> row_weights(rows, Pretrain(variant="released-code", micro_batch_size=1)).tolist()
-        [0.5, 0.5]
-    """
-    by_token = settings.mean_over == "tokens"
-    counts = [len(row.candidates[row.target or 0]) if by_token else 1 for row in rows]
-    counted_B = torch.tensor(counts, dtype=torch.float64)
-    how = settings.reading.micro_batches
-    size = len(rows) if how == "mean" else settings.micro_batch_size
-    micros = counted_B.split(size)
-    weight_B = torch.cat([micro / micro.sum() for micro in micros])
-    return weight_B / len(micros) if how == "mean-of-means" else weight_B
-
-
 @contextmanager
 def frozen(weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
     """Let a block's forwards keep nothing for the gradients of weights.
@@ -287,42 +238,11 @@ def _supports(
     """One loss an inner step, of the tasks' rows of that step."""
     steps = range(settings.inner_steps)
     return [
-        _stacked(
+        stacked_loss(
             trainee, [task.support[t % len(task.support)] for task in tasks], settings, weights
         )
         for t in steps
     ]
-
-
-def _stacked(
-    trainee: Trainee,
-    rows_of_tasks: Sequence[Sequence[Encoded]],
-    settings: Pretrain,
-    weights: Sequence[torch.nn.Parameter],
-    without: Sequence[Sequence[bool]] = (),
-) -> StackedLoss:
-    """The k-th of K prompts on the rows of the k-th task."""
-    owner = [k for k, rows in enumerate(rows_of_tasks) for _ in rows]
-    if without:
-        left_out = [out for each in without for out in each]
-        owner = [-1 if out else k for k, out in zip(owner, left_out, strict=True)]
-    weight_B = torch.cat([row_weights(rows, settings) for rows in rows_of_tasks])
-    return _loss(trainee, [row for rows in rows_of_tasks for row in rows], owner, weight_B, weights)
-
-
-def _loss(
-    trainee: Trainee,
-    rows: Sequence[Encoded],
-    owner: Sequence[int],
-    weight_B: Tensor,
-    weights: Sequence[torch.nn.Parameter],
-) -> StackedLoss:
-    return StackedLoss(
-        *(trainee.model, rows, owner, "tokens"),
-        space=trainee.space,
-        weight_B=weight_B,
-        weights=weights,
-    )
 
 
 def _whole_model(
@@ -364,19 +284,6 @@ def _whole_model(
             hook.remove()
     gradient = leaf_1PX.grad
     return loss.detach(), torch.zeros_like(prompt_PX) if gradient is None else gradient[0]
-
-
-def _without_prompt(trainee: Trainee, rows: Sequence[Encoded], weight_B: Tensor) -> float:
-    """Add the weights' gradients of rows that have no prompt; return their loss."""
-    total = 0.0
-    for group in by_length([row.size for row in rows]):
-        chosen = [rows[i] for i in group]
-        with torch.enable_grad():
-            loss_B = row_losses(trainee.model, chosen, None, None, "tokens", PLAIN)
-            loss = (loss_B * weight_B[group].to(loss_B)).sum()
-            torch.autograd.backward(loss, inputs=list(trainee.weights))
-        total += float(loss.detach())
-    return total
 
 
 def _change(settings: Pretrain) -> Change:

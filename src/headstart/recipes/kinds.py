@@ -6,6 +6,7 @@ from headstart.recipes.downstream_stage import FEW_SHOT
 from headstart.recipes.labelled_stage import LABELLED
 from headstart.recipes.map_stage import CLUSTER_MAP
 from headstart.recipes.meta_stage import META_TRAIN
+from headstart.recipes.p3_stage import P3_KIND
 from headstart.recipes.pretrain_stage import PRETRAIN
 from headstart.recipes.prompted_stage import PROMPTED
 from headstart.recipes.prompted_table_stage import PROMPTED_TABLE
@@ -18,5 +19,5 @@ from headstart.recipes.teacher_stage import TEACHER
 
 KINDS = table_of(
     *(TEACHER, PSEUDO_LABEL, LABELLED, CLUSTER, CLUSTER_MAP, META_TRAIN),
-    *(PRETRAIN, PROMPTED, PROMPTED_TABLE, FEW_SHOT, RIVALS_KIND, TABLE, CURVE, SHIP),
+    *(P3_KIND, PRETRAIN, PROMPTED, PROMPTED_TABLE, FEW_SHOT, RIVALS_KIND, TABLE, CURVE, SHIP),
 )

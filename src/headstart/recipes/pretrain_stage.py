@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from headstart.models.load import load_model
 from headstart.prompts.files import PromptCard, save_prompt, to_json, write_whole
 from headstart.prompts.prompt import SoftPrompt
 from headstart.recipes.fewshot import library_versions
+from headstart.recipes.p3_stage import task_files
 from headstart.recipes.source_stages import read_source_rows
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
 from headstart.seeds import derive_seed
@@ -37,7 +39,8 @@ class PretrainStage(Settings):
 
     Attributes:
         rows: The stage that made the rows: text, and the target as their label.
-        by: The column whose values are the tasks (paper A: a set under a template).
+        by: The column whose values are the tasks (paper A: a set under a template); a ``p3`` stage has its
+            own.
         template: Where the target follows the text.
         init: Where the prompt begins: any initialiser but ``class-words``.
         prompt_kind: ``shallow``, ``deep`` or ``gated``.
@@ -54,7 +57,7 @@ class PretrainStage(Settings):
         'multitask'
     """
 
-    rows: Annotated[StageRef, of_kind("labelled", "pseudo-label", "cluster")]
+    rows: Annotated[StageRef, of_kind("p3", "labelled", "pseudo-label", "cluster")]
     by: str = "source"
     template: str = "{{ text }} {{ answer }}"
     init: str = "vocab:5000"
@@ -74,14 +77,11 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
     """Train model and prompt; write the prompt, the model where it was trained, and the log."""
     settings = context.settings
     model = load_model(context.base_model)
-    tasks = tasks_of(read_source_rows(context.inputs[settings.rows]), settings.by)
     reserve = settings.prompt_length if settings.train.trains != "model" else 0
     limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
-    template = Template(settings.template)
-    encoded = {
-        name: model.encode([asked(template, row) for row in rows], limits)
-        for name, rows in tasks.items()
-    }
+    encoded = encoded_tasks(
+        model, context.inputs[settings.rows], settings.by, Template(settings.template), limits
+    )
     kept = {
         name: rows
         for name, rows in encoded.items()
@@ -103,6 +103,58 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
         *(settings.save_every, progress, space),
     )
     _write(context, model, found, encoded, sorted(encoded.keys() - kept.keys()))
+
+
+def encoded_tasks(
+    model: BaseModel, folder: Path, by: str, template: Template, limits: Limits
+) -> dict[str, Sequence[Encoded]]:
+    """Make the tasks of a stage's rows, as tokens: at once, or of a ``p3`` stage's files as they are drawn.
+
+    Raises:
+        DataError: A row does not have the column, or no target.
+    """
+    files = task_files(folder)
+    if files is not None:
+        return {name: TaskFile(path, model, template, limits) for name, path in files.items()}
+    return {
+        name: model.encode([asked(template, row) for row in rows], limits)
+        for name, rows in tasks_of(read_source_rows(folder), by).items()
+    }
+
+
+class TaskFile(Sequence[Encoded]):
+    """A task's rows in a Parquet file, turned into tokens one by one, as they are drawn.
+
+    Example:
+        >>> import tempfile
+        >>> from headstart.recipes.p3_stage import write_task
+        >>> path = Path(tempfile.mkdtemp()) / "a.parquet"
+        >>> write_task(path, iter([Example("a", {"text": "Hi"}, "Hello")]))
+        >>> limits, template = Limits(), Template("{{ text }} {{ answer }}")
+        >>> task = TaskFile(path, load_model("tiny-causal"), template, limits)
+        >>> len(task), len(task[0].candidates[0])
+        (1, 6)
+    """
+
+    def __init__(self, path: Path, model: BaseModel, template: Template, limits: Limits) -> None:
+        """Open the file; nothing is read yet."""
+        from datasets import Dataset, disable_progress_bars
+
+        disable_progress_bars()
+        self._rows = Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".arrow"))
+        self._model, self._template, self._limits = model, template, limits
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row as tokens."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        row = self._rows[int(index)]
+        example = Example(row["id"], {"text": row["text"]}, row["label"])
+        return self._model.encode([asked(self._template, example)], self._limits)[0]
 
 
 def tasks_of(rows: list[Example], by: str) -> dict[str, list[Example]]:
@@ -141,18 +193,18 @@ def _write(
     context: Context[PretrainStage],
     model: BaseModel,
     found: Pretrained,
-    encoded: dict[str, list[Encoded]],
+    encoded: Mapping[str, Sequence[Encoded]],
     left_out: list[str],
 ) -> None:
     settings, folder = context.settings, context.folder
-    rows = [row for task in encoded.values() for row in task]
+    at_hand = [row for task in encoded.values() if isinstance(task, list) for row in task]
     summary: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
         "reading": settings.train.reading.model_dump(),
         "tasks": {name: len(task) for name, task in encoded.items()},
         "tasks_left_out": left_out,
-        "rows": len(rows),
-        "rows_cut": sum(row.truncated > 0 for row in rows),
+        "rows": sum(map(len, encoded.values())),
+        "rows_cut": sum(row.truncated > 0 for row in at_hand) if at_hand else found.rows_cut,
         "rows_seen": found.rows_seen,
         "tokens_seen": found.tokens_seen,
         "steps": found.steps,

@@ -1,0 +1,82 @@
+"""What continued pretraining trains of a model, and with what: all weights or adapters, one optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from headstart.errors import UsageError
+from headstart.learn.pretrain_settings import Pretrain
+from headstart.models.base import BaseModel
+
+
+@contextmanager
+def in_training(model: BaseModel, settings: Pretrain) -> Iterator[list[torch.nn.Parameter]]:
+    """Make weights trainable, in float32, and freeze them at the end in the dtype they had.
+
+    Adapters are put in at the beginning and merged into the weights at the end.
+
+    Raises:
+        UsageError: Adapters were asked for, and peft is not there.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> model = load_model("tiny-causal")
+        >>> with in_training(model, Pretrain()) as weights:
+        ...     print(len(weights) > 10, all(weight.requires_grad for weight in weights))
+        True True
+        >>> any(weight.requires_grad for weight in model.network.parameters())
+        False
+    """
+    if settings.trains == "prompt":
+        yield []
+        return
+    network, dtype = model.network, model.embedding_VH.dtype
+    lora = None if settings.lora_rank is None else _with_adapters(network, settings.lora_rank)
+    network.float()
+    if lora is None:
+        network.requires_grad_(True)
+    network.train(settings.dropout)
+    try:
+        yield [weight for weight in network.parameters() if weight.requires_grad]
+    finally:
+        if lora is not None:
+            lora.merge_and_unload()
+        network.requires_grad_(False).eval().to(dtype)
+
+
+def _with_adapters(network: Any, rank: int) -> Any:
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise UsageError("lora_rank needs peft: pip install peft") from error
+    return get_peft_model(
+        network, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    )
+
+
+def outer_optimizer(
+    weights: Sequence[torch.nn.Parameter],
+    prompt: torch.nn.Parameter | None,
+    settings: Pretrain,
+) -> torch.optim.Optimizer:
+    """Make the optimiser of weights and prompt, each at its own step size.
+
+    Example:
+        >>> prompt = torch.nn.Parameter(torch.zeros(2, 4))
+        >>> outer_optimizer([], prompt, Pretrain(prompt_lr=0.3)).param_groups[0]["lr"]
+        0.3
+    """
+    groups: list[dict[str, Any]] = [{"params": list(weights), "lr": settings.lr}] if weights else []
+    if prompt is not None:
+        groups.append({"params": [prompt], "lr": settings.prompt_lr or settings.lr})
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups)
+    from transformers.optimization import Adafactor
+
+    return Adafactor(groups, scale_parameter=False, relative_step=False, warmup_init=False)
