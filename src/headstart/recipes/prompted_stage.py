@@ -30,6 +30,7 @@ from headstart.recipes.targets import fixed_rows
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import draw_shots
+from headstart.tasks.paper_mixture import mixture_tasks
 from headstart.tasks.promptsource import read_promptsource
 from headstart.tasks.readers import read_all
 from headstart.tasks.relabel import relabel
@@ -55,11 +56,15 @@ class PromptedSet(Settings):
         train: The file that a few rows are drawn from.
         test: The file that methods are judged on.
         templates: promptsource's ``templates.yaml`` of the set.
+        train_split: Which split of a Hub data set ``train`` is.
+        test_split: Which ``test`` is.
         use: The templates that are taken, by name. Default: all.
+        mixture: Take the templates that paper A's held-out mixture has of this set (``super_glue/rte``).
+        columns: The templates' name of a field to the column in the files. Default: their own names.
         label: The column of the label.
         relabel: Label in the files to the index of the answer. Default: it is the index.
         label_field: The name by which the templates call the label as the files have it (WinoGrande:
-            ``answer``).
+            ``answer``); digits become a number.
         group: What the set counts as in the average over groups. Default: its own name.
 
     Example:
@@ -70,11 +75,32 @@ class PromptedSet(Settings):
     train: DataFile
     test: DataFile
     templates: DataFile
+    train_split: str | None = None
+    test_split: str | None = None
     use: tuple[str, ...] = ()
+    mixture: str | None = None
+    columns: dict[str, str] | None = None
     label: str = "label"
     relabel: dict[str, str] | None = None
     label_field: str | None = None
     group: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _known_to_the_mixture(self) -> PromptedSet:
+        if self.mixture is not None and self.use:
+            raise ValueError("use names templates, and so does mixture; give one of them")
+        try:
+            mixture_tasks("held_out", [self.mixture] if self.mixture else [])
+        except DataError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    @property
+    def templates_used(self) -> tuple[str, ...]:
+        """The templates by name; none: all."""
+        if self.mixture is None:
+            return self.use
+        return tuple(task.template for task in mixture_tasks("held_out", [self.mixture]))
 
 
 class PromptedStage(Settings):
@@ -245,16 +271,20 @@ def ask(
     """
     chosen = settings.sets[name]
     templates = read_promptsource(Path(data[chosen.templates]))
-    unknown = [template for template in chosen.use if template not in templates]
+    names = chosen.templates_used or tuple(templates)
+    unknown = [template for template in names if template not in templates]
     if unknown:
         raise DataError(
             f"{chosen.templates}: no template '{unknown[0]}'{did_you_mean(unknown[0], templates)}"
         )
-    pool, test = (_read(chosen, data[file]) for file in (chosen.train, chosen.test))
+    pool, test = (
+        _read(chosen, data[file], split)
+        for file, split in ((chosen.train, chosen.train_split), (chosen.test, chosen.test_split))
+    )
     test = fixed_rows(test, settings.num_test)
     limits = Limits(settings.max_length, settings.prompt_length, settings.scoring.eos)
     found = []
-    for template in chosen.use or tuple(templates):
+    for template in names:
         task = Task(templates[template], (), ())
 
         def encode(rows: Sequence[Example], task: Task = task) -> list[Encoded]:
@@ -283,11 +313,23 @@ def ask(
     return found
 
 
-def _read(chosen: PromptedSet, path: str) -> list[Example]:
-    rows = read_all(path, label=chosen.label)
+def _read(chosen: PromptedSet, path: str, split: str | None) -> list[Example]:
+    rows = read_all(path, label=chosen.label, columns=chosen.columns, split=split)
     if chosen.label_field:
-        rows = [replace(r, fields={**r.fields, chosen.label_field: r.label}) for r in rows]
+        rows = [with_label_field(row, chosen.label_field) for row in rows]
     return rows if chosen.relabel is None else list(relabel(rows, chosen.relabel))
+
+
+def with_label_field(row: Example, name: str) -> Example:
+    """Give a row's templates its label under another name; digits become a number.
+
+    Example:
+        >>> with_label_field(Example("a", {}, "2"), "answer").fields
+        {'answer': 2}
+    """
+    label = str(row.label)
+    value = int(label) if label.isdecimal() else label
+    return replace(row, fields={**row.fields, name: value})
 
 
 PROMPTED = StageKind("prompted", 1, PromptedStage, run_prompted)
