@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from headstart.config import check_settings
 from headstart.errors import DataError, UsageError
 from headstart.models.load import load_model
 from headstart.prompts.files import load_prompt
 from headstart.recipes.engine import run_recipe
 from headstart.recipes.kinds import KINDS
+from headstart.recipes.prompted_stage import PromptedSet, PromptedStage, ask
 from headstart.recipes.recipe import load_recipe
 from headstart.recipes.results import read_results
 from headstart.tasks.example import Example
@@ -216,8 +218,6 @@ def test_targets_are_cut_and_end_with_the_end(place):
 
 
 def test_the_same_rows_are_drawn_under_all_templates_that_apply(place):
-    from headstart.recipes.prompted_stage import ask
-
     stage = recipe(place).stage("held-out").settings
     data = {name: str(place / name) for name in ("pairs.jsonl", "pairs.yaml")}
     asked = {one.template: one for one in ask(stage, load_model("tiny-seq2seq"), "PAIRS", data)}
@@ -328,3 +328,37 @@ def test_an_unknown_set_of_the_mixture_is_told():
     held_out = {task.set for task in mixture_tasks("held_out")}
     assert not held_out & {task.set for task in mixture_tasks("train")}
     assert len(mixture_tasks("train", without=["Sentiment"])) == 313 - 41
+
+
+def test_story_cloze_is_read_from_its_own_csv(place):
+    """Its columns have names of their own, and the templates count with its label."""
+    header = "InputStoryid,InputSentence1,RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding"
+    lines = [f"s{i},It rained {i}.,She got wet.,She flew.,{1 + i % 2}" for i in range(8)]
+    (place / "cloze.csv").write_text("\n".join([header, *lines]))
+    (place / "cloze.yaml").write_text(
+        """
+templates:
+  a: !Template {name: ends, answer_choices: "{{sentence_quiz1}} ||| {{sentence_quiz2}}",
+    jinja: "{{input_sentence_1}} Then? ||| {{answer_choices[answer_right_ending -1]}}"}
+"""
+    )
+    one = PromptedSet(
+        train="cloze.csv",
+        test="cloze.csv",
+        templates="cloze.yaml",
+        label="AnswerRightEnding",
+        label_field="answer_right_ending",
+        relabel={"1": "0", "2": "1"},
+        columns={
+            "input_sentence_1": "InputSentence1",
+            "sentence_quiz1": "RandomFifthSentenceQuiz1",
+            "sentence_quiz2": "RandomFifthSentenceQuiz2",
+        },
+    )
+    stage = PromptedStage(sets={"cloze": one}, method="m", num_shots=4)
+    data = {name: str(place / name) for name in ("cloze.csv", "cloze.yaml")}
+    (asked,) = ask(stage, load_model("tiny-seq2seq"), "cloze", data)
+    assert [row.target for row in asked.test] == [0, 1] * 4 and asked.chance == 0.5
+    with pytest.raises(UsageError, match="did you mean 'story_cloze/2016'"):
+        check_settings({**one.model_dump(), "mixture": "story_cloze/2061"}, PromptedSet)
+    assert len(PromptedSet(**{**one.model_dump(), "mixture": "hellaswag"}).templates_used) == 4
