@@ -158,7 +158,7 @@ def _file_of(model: BaseModel, argument: str, kind: PromptKind) -> Initialiser:
     if prompt.spec.kind != "shallow":
         raise UsageError(
             f"init 'file:{argument}': a {prompt.spec.kind} prompt, and a {kind} one was asked for; "
-            f"ask for kind {prompt.spec.kind}, or begin elsewhere"
+            f"take prompt kind {prompt.spec.kind} (--prompt-kind {prompt.spec.kind}), or another init"
         )
     made = initialise.in_every_layer(made, model.deepen)
     return initialise.behind_a_gate(made, model.is_key_X) if kind == "gated" else made
