@@ -72,7 +72,7 @@ def told_by_settings(where: str = "") -> Iterator[None]:
         where: What comes before the message.
 
     Raises:
-        ValueError: In the place of a ``UsageError``.
+        ValueError: In the place of a ``UsageError`` or ``DataError``.
 
     Example:
         >>> with told_by_settings("init: "):
@@ -83,5 +83,5 @@ def told_by_settings(where: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except UsageError as error:
+    except (UsageError, DataError) as error:
         raise ValueError(f"{where}{error}") from error

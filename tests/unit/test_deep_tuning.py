@@ -13,14 +13,13 @@ from headstart.learn.fewshot import Run, tune
 from headstart.learn.folded import Reparameterised
 from headstart.learn.meta import meta_train
 from headstart.learn.space import space_of
-from headstart.models.base import Limits
 from headstart.models.batches import score_all
 from headstart.models.initial import initialiser
 from headstart.models.load import load_model
 from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import PromptCard, load_prompt, save_prompt
 from headstart.prompts.prompt import SoftPrompt
-from headstart.tasks.example import ANSWER_SLOT, Rendered
+from tests.unit.test_fewshot_tuning import rows
 
 DEEP = ("deep", "gated")
 SPECS = ("vocab", "text:Is it good?", "class-words", "normal", "uniform", "zero", "normal:0.5")
@@ -29,17 +28,6 @@ SPECS = ("vocab", "text:Is it good?", "class-words", "normal", "uniform", "zero"
 @pytest.fixture(scope="module", params=["tiny-causal", "tiny-seq2seq"])
 def model(request):
     return load_model(request.param)
-
-
-def rows(model, count, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    made = []
-    for i in range(count):
-        size = int(torch.randint(3, 12, (1,), generator=draw))
-        made.append(
-            Rendered(str(i), ("a" if i % 2 else "z") * size + ANSWER_SLOT, ("x", "y"), i % 2)
-        )
-    return model.encode(made, Limits())
 
 
 def begin(model, kind, spec="vocab", length=3, seed=1):

@@ -22,7 +22,7 @@ def model(request):
     return load_model(request.param)
 
 
-def rows(model, count, seed):
+def rows(model, count, seed=0):
     generator = torch.Generator().manual_seed(seed)
     made = []
     for i in range(count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from headstart.errors import StorageError
+from headstart.errors import StorageError, UsageError
 from headstart.prompts.files import storage_errors, write_whole
 
 
@@ -55,6 +56,40 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise StorageError(
             f"{path}: not a state that headstart saved ({error}); delete it to start over"
         ) from error
+
+
+def check_same_run(
+    path: Path,
+    saved: Mapping[str, Any],
+    now: Mapping[str, Any],
+    starts: tuple[Tensor | None, Tensor | None],
+) -> None:
+    """Make sure that a saved state is of the run that wants to go on from it.
+
+    Args:
+        path: The state.
+        saved: Its values.
+        now: What they must be, by name.
+        starts: The start that was saved, and the run's own.
+
+    Raises:
+        UsageError: Names what differs.
+
+    Example:
+        >>> check_same_run(Path("state"), {"seed": 1}, {"seed": 1}, (None, None))
+    """
+    differs = [name for name in now if saved[name] != now[name]]
+    one, other = starts
+    same = one is other or (
+        one is not None and other is not None and torch.equal(one.cpu(), other.cpu())
+    )
+    if not differs and not same:
+        differs = ["start"]
+    if differs:
+        raise UsageError(
+            f"{path}: that run had other {', '.join(differs)}; delete it to start over, or take "
+            "another folder"
+        )
 
 
 def flatten(value: Any, name: str = "") -> tuple[dict[str, Tensor], Any]:

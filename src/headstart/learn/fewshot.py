@@ -21,6 +21,7 @@ from headstart.learn.doctor import Vitals
 from headstart.learn.folded import Direct, Reparameterised
 from headstart.learn.gradient import PLAIN, StackedLoss, scored
 from headstart.learn.loop import Event, run_loop
+from headstart.learn.optimizers import optimizer_of
 from headstart.learn.space import space_of, usual_size
 from headstart.models.base import BaseModel, Encoded
 from headstart.prompts.bank import PromptBank
@@ -315,14 +316,4 @@ def _optimizer(
         {"params": list(prompt.parameters()), "lr": lr}
         for prompt, lr in zip(prompts, rates, strict=True)
     ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
-    from transformers.optimization import Adafactor
-
-    return Adafactor(
-        groups,
-        scale_parameter=False,
-        relative_step=False,
-        warmup_init=False,
-        weight_decay=settings.weight_decay,
-    )
+    return optimizer_of(settings.optimizer, groups, settings.weight_decay)

@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from headstart.config import MetaTrain
-from headstart.errors import DataError, StorageError, UsageError
-from headstart.learn.checkpoint import load_state, save_state
+from headstart.errors import DataError, StorageError
+from headstart.learn.checkpoint import check_same_run, load_state, save_state
 from headstart.learn.fewshot import schedule_factor
 from headstart.learn.loop import Event, run_loop
 from headstart.learn.meta_look import look_at_held_out, split_tasks
@@ -51,6 +50,7 @@ class MetaTrained:
         seconds: Wall time.
 
     Example:
+        >>> import torch
         >>> MetaTrained(torch.zeros(2, 4)).steps
         0
     """
@@ -93,6 +93,7 @@ def meta_train(
         StorageError: The folder cannot be used.
 
     Example:
+        >>> import torch
         >>> from headstart.models.load import load_model
         >>> rows = [Encoded(str(i), (5, 6 + i), ((7,), (8,)), target=i % 2) for i in range(8)]
         >>> settings = MetaTrain(num_steps=2, num_support=2, num_query=2, num_validation=3)
@@ -246,14 +247,7 @@ class _MetaRun:
     def load(self, path: Path) -> None:
         tensors, values = load_state(path)
         now = {"settings": self.settings.model_dump(), "seed": self.seed, "rows": len(self.rows)}
-        differs = [name for name in now if values[name] != now[name]]
-        if not differs and not torch.equal(tensors["start"], self.start_PH.cpu()):
-            differs = ["start"]
-        if differs:
-            raise UsageError(
-                f"{path}: that run had other {', '.join(differs)}; delete it to start over, or take "
-                "another folder"
-            )
+        check_same_run(path, values, now, (tensors["start"], self.start_PH))
         device = self.model.device
         self.prompt_PH, self.best_PH = tensors["prompt"].to(device), tensors["best"].to(device)
         moments = [tensors[f"moment_{i}"].to(device) for i in range(len(tensors) - 3)]

@@ -19,7 +19,14 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, UsageError
-from headstart.learn.checkpoint import flatten, load_state, on_device, save_state, unflatten
+from headstart.learn.checkpoint import (
+    check_same_run,
+    flatten,
+    load_state,
+    on_device,
+    save_state,
+    unflatten,
+)
 from headstart.learn.loop import Event, run_loop
 from headstart.learn.pretrain_loss import TaskRows, Trainee, row_weights
 from headstart.learn.pretrain_settings import Pretrain
@@ -245,13 +252,14 @@ class _PretrainRun:
 
     def _next(self, index: int, count: int) -> list[Any]:
         """Return the update's items: as many, one epoch after the other."""
-        wanted = range(index * count, (index + 1) * count)
-        size = len(self._epoch(0))
-        return [self._epoch(i // size)[i % size] for i in wanted]
+        size = self.mixture.num_rows
+        if self.settings.method != "multitask":
+            size = self.mixture.num_batches(self.settings.rows_a_task)
+        return [self._epoch(i // size)[i % size] for i in range(index * count, (index + 1) * count)]
 
     def _epoch(self, epoch: int) -> list[Any]:
-        if epoch not in self.epochs:
-            self.epochs = {e: items for e, items in self.epochs.items() if e in (0, epoch - 1)}
+        if epoch not in self.epochs:  # an update may reach from one into the next
+            self.epochs = {e: items for e, items in self.epochs.items() if e == epoch - 1}
             if self.settings.method == "multitask":
                 self.epochs[epoch] = self.mixture.epoch(epoch)
             else:
@@ -310,16 +318,8 @@ class _PretrainRun:
 
     def load(self, path: Path) -> None:
         tensors, values = load_state(path)
-        now = self._values()
-        differs = [name for name in now if values[name] != now[name]]
         state = unflatten(tensors, values["state"])
-        if not differs and not _same(state["start"], self.start_PX):
-            differs = ["start"]
-        if differs:
-            raise UsageError(
-                f"{path}: that run had other {', '.join(differs)}; delete it to start over, or take "
-                "another folder"
-            )
+        check_same_run(path, values, self._values(), (state["start"], self.start_PX))
         with torch.no_grad():
             for mine, saved in zip(self.trained, state["trained"], strict=True):
                 mine.copy_(saved)
@@ -343,9 +343,3 @@ class _PretrainRun:
         if self.trainee.prompt_PX is not None:
             self.found.prompt_PX = self.trainee.space.vectors(self.trainee.prompt_PX.detach()).cpu()
         return self.found
-
-
-def _same(one: Tensor | None, other: Tensor | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    return torch.equal(one.cpu(), other.cpu())

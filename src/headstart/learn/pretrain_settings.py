@@ -9,6 +9,12 @@ import pydantic
 from headstart.config import Settings
 from headstart.tasks.mixture import Mixing
 
+InnerState = Literal["fresh", "carried"]
+Support = Literal["new", "same"]
+MicroBatches = Literal["mean", "mean-of-means", "sum"]
+Displacement = Literal["divided", "plain"]
+Clip = Literal["after", "before"]
+
 
 class Reading(Settings):
     """One reading of paper A, where its text and its code say different things; all of it is set.
@@ -30,11 +36,11 @@ class Reading(Settings):
         'new'
     """
 
-    inner_state: Literal["fresh", "carried"]
-    support: Literal["new", "same"]
-    micro_batches: Literal["mean", "mean-of-means", "sum"]
-    displacement: Literal["divided", "plain"]
-    clip: Literal["after", "before"]
+    inner_state: InnerState
+    support: Support
+    micro_batches: MicroBatches
+    displacement: Displacement
+    clip: Clip
     least_factored: int = pydantic.Field(ge=0)
 
 
@@ -106,11 +112,11 @@ class Pretrain(Settings):
     trains: Literal["both", "model", "prompt"] = "both"
     lora_rank: int | None = pydantic.Field(None, ge=1)
     variant: Literal["paper-text", "released-code"] = "paper-text"
-    inner_state: Literal["fresh", "carried"] | None = None
-    support: Literal["new", "same"] | None = None
-    micro_batches: Literal["mean", "mean-of-means", "sum"] | None = None
-    displacement: Literal["divided", "plain"] | None = None
-    clip: Literal["after", "before"] | None = None
+    inner_state: InnerState | None = None
+    support: Support | None = None
+    micro_batches: MicroBatches | None = None
+    displacement: Displacement | None = None
+    clip: Clip | None = None
     least_factored: int | None = pydantic.Field(None, ge=0)
     optimizer: Literal["adafactor", "adamw", "sgd"] = "adafactor"
     lr: float = pydantic.Field(1e-3, gt=0)

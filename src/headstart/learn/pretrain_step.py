@@ -27,7 +27,14 @@ from headstart.learn.pretrain_loss import (
 )
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.models.base import Encoded
-from headstart.ops.inner_loop import CHANGES, Change, Update, adafactor_change, adapt_along
+from headstart.ops.inner_loop import (
+    CHANGES,
+    Change,
+    Update,
+    adafactor_change,
+    adapt_along,
+    stepping,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -293,13 +300,7 @@ def _change(settings: Pretrain) -> Change:
 
 
 def _update(settings: Pretrain) -> Update:
-    change = _change(settings)
-
-    def update(prompts_KPX: Tensor, grad_KPX: Tensor, state: Any) -> tuple[Tensor, Any]:
-        change_KPX, state = change(grad_KPX, state)
-        return prompts_KPX - settings.inner_lr * change_KPX, state
-
-    return update
+    return stepping(settings.inner_lr, _change(settings))
 
 
 def _divide(weights: Sequence[torch.nn.Parameter], count: int) -> None:

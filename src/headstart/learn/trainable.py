@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from headstart.errors import UsageError
+from headstart.learn.optimizers import optimizer_of
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.models.base import BaseModel
 
@@ -73,10 +74,4 @@ def outer_optimizer(
     groups: list[dict[str, Any]] = [{"params": list(weights), "lr": settings.lr}] if weights else []
     if prompt is not None:
         groups.append({"params": [prompt], "lr": settings.prompt_lr or settings.lr})
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=0.0)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups)
-    from transformers.optimization import Adafactor
-
-    return Adafactor(groups, scale_parameter=False, relative_step=False, warmup_init=False)
+    return optimizer_of(settings.optimizer, groups)

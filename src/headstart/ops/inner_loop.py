@@ -81,7 +81,7 @@ def sgd(lr: float) -> Update:
         >>> sgd(0.1)(torch.ones(1, 1, 1), torch.ones(1, 1, 1), None)[0].item()
         0.8999999761581421
     """
-    return _stepping(lr, sgd_change)
+    return stepping(lr, sgd_change)
 
 
 def adam(lr: float) -> Update:
@@ -91,7 +91,7 @@ def adam(lr: float) -> Update:
         >>> adam(0.1)(torch.ones(1, 1, 1), torch.full((1, 1, 1), 5.0), None)[0].item()
         0.8999999761581421
     """
-    return _stepping(lr, adam_change)
+    return stepping(lr, adam_change)
 
 
 def adafactor(lr: float) -> Update:
@@ -103,10 +103,17 @@ def adafactor(lr: float) -> Update:
         >>> adafactor(0.1)(torch.ones(1, 2, 2), torch.full((1, 2, 2), 5.0), None)[0][0, 0, 0].item()
         0.8999999761581421
     """
-    return _stepping(lr, adafactor_change)
+    return stepping(lr, adafactor_change)
 
 
-def _stepping(lr: float, change: Change) -> Update:
+def stepping(lr: float, change: Change) -> Update:
+    """Take ``lr`` times what an optimiser would take off.
+
+    Example:
+        >>> stepping(0.5, sgd_change)(torch.ones(1, 1, 1), torch.ones(1, 1, 1), None)[0].item()
+        0.5
+    """
+
     def update(prompts_KPH: Tensor, grad_KPH: Tensor, state: Any) -> tuple[Tensor, Any]:
         change_KPH, state = change(grad_KPH, state)
         return prompts_KPH - lr * change_KPH, state

@@ -85,6 +85,26 @@ class PromptCard(pydantic.BaseModel, frozen=True, extra="forbid"):
     created: str = ""
     format: int = FORMAT
 
+    @classmethod
+    def of(cls, prompt: SoftPrompt, **told: Any) -> PromptCard:
+        """Make the card of a prompt: what its spec says, and what else is told.
+
+        Example:
+            >>> mark = Fingerprint(model_type="llama", hidden_size=2, weights="w", tokenizer="t")
+            >>> prompt = SoftPrompt.of(torch.zeros(3, 2))
+            >>> PromptCard.of(prompt, base_model="m", fingerprint=mark).length
+            3
+        """
+        spec = prompt.spec
+        return cls(
+            length=spec.length,
+            hidden_size=spec.hidden_size,
+            kind=spec.kind,
+            groups=spec.groups,
+            init=spec.init,
+            **told,
+        )
+
 
 def prompt_hash(prompt: SoftPrompt) -> str:
     """Hash a prompt's vectors, byte for byte.

@@ -118,11 +118,11 @@ def tune_seeds(
     encoded = model.encode([task.render(examples[row]) for row in used], limits_for(settings))
     row_of = dict(zip(used, encoded, strict=True))
     begin = starts_for(model, task, settings)
+    space = Space(settings.prompt_kind, settings.prompt_groups)
     runs, inits = [], []
     for seed, shots in zip(settings.seeds, draws, strict=True):
         train = _chosen(row_of, shots.train)
         starts = begin(seed)
-        space = Space(settings.prompt_kind, settings.prompt_groups)
         init, _ = choose_start(model, starts, train[:CHOICE_ROWS], settings.scoring, space)
         dev = _chosen(row_of, shots.dev)
         run = Run(
@@ -265,14 +265,10 @@ def card_for(
         >>> card.base_model, card.training["labels"]["train"]
         ('tiny-causal', 2)
     """
-    return PromptCard(
+    return PromptCard.of(
+        result.prompt,
         base_model=model.name,
         fingerprint=fingerprint,
-        length=result.prompt.spec.length,
-        hidden_size=result.prompt.spec.hidden_size,
-        kind=result.prompt.spec.kind,
-        groups=result.prompt.spec.groups,
-        init=result.prompt.spec.init,
         task={**task.to_dict(), "scoring": settings.scoring.model_dump()},
         training={
             "seed": result.seed,

@@ -20,7 +20,7 @@ from headstart.recipes.targets import stream_rows
 from headstart.sources.labels_file import PseudoLabel
 from headstart.sources.selection import SelectionSettings, select
 from headstart.tasks.example import Example
-from headstart.tasks.promptsource import read_promptsource
+from headstart.tasks.promptsource import chosen_templates
 from headstart.tasks.readers import read_all
 from headstart.tasks.relabel import relabel
 from headstart.tasks.task import Task
@@ -126,8 +126,9 @@ def run_labelled(context: Context[LabelledStage]) -> None:
     for name, source in settings.sources.items():
         left_out: Counter[str] = Counter()
         read = read_labelled(source, context.data[source.file], left_out)
-        groups = by_values(read, source)
-        if source.templates is not None:
+        if source.templates is None:
+            groups = by_values(read, source)
+        else:
             groups = under_templates(read, source, context.data[source.templates])
         for values, found in groups.items():
             full = "/".join((name, *values))
@@ -227,18 +228,14 @@ def under_templates(
         >>> rows[0].fields["text"], rows[0].label
         ('Wet?', 'yes')
     """
-    templates = read_promptsource(Path(path))
-    for name in source.use:
-        if name not in templates:
-            raise DataError(
-                f"{source.templates}: no template '{name}'{did_you_mean(name, templates)}"
-            )
+    assert source.templates is not None
+    templates = chosen_templates(Path(path), source.use, source.templates)
     if source.label_field:
         rows = [replace(r, fields={**r.fields, source.label_field: r.label}) for r in rows]
     groups: dict[tuple[str, ...], list[Example]] = {}
     fields = {row.id: row.fields for row in rows}
-    for name in source.use or tuple(templates):
-        task = Task(templates[name], (), ())
+    for name, template in templates.items():
+        task = Task(template, (), ())
         asked = [task.render(row) for row in rows if task.template.applies_to(row)]
         groups[(name,)] = [
             Example(

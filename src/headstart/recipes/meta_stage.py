@@ -243,21 +243,17 @@ def _write(
     looks = "".join(json.dumps(look) + "\n" for look in found.looks)
     write_whole(context.folder / "looks.jsonl", looks)
     write_whole(context.folder / "meta.json", to_json(summary))
-    card = PromptCard(
+    prompt = SoftPrompt.of(
+        found.prompt_PH, settings.init, settings.prompt_kind, settings.prompt_groups
+    )
+    card = PromptCard.of(
+        prompt,
         base_model=model.name,
         fingerprint=model.fingerprint(),
-        length=settings.prompt_length,
-        hidden_size=found.prompt_PH.shape[1],
-        kind=settings.prompt_kind,
-        groups=settings.prompt_groups,
-        init=settings.init,
         task={**tasks[0].task.to_dict(), "scoring": Scoring().model_dump()},
         training={"seed": context.seed, "model_choices": model.choices, "meta": summary},
         versions=library_versions(),
         created="see manifest.json",
-    )
-    prompt = SoftPrompt.of(
-        found.prompt_PH, settings.init, settings.prompt_kind, settings.prompt_groups
     )
     save_prompt(context.folder, prompt, card)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -12,14 +11,12 @@ from typing import Any, Literal
 import pydantic
 
 from headstart.config import Settings
-from headstart.errors import DataError
+from headstart.errors import told_by_settings
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, StageKind
 from headstart.tasks.example import Example
 from headstart.tasks.paper_mixture import P3, MixtureTask, Part, mixture_tasks
 from headstart.tasks.readers import read_examples
-
-log = logging.getLogger(__name__)
 
 TASKS = "tasks.json"
 """The tasks of a folder: name, file and number of rows."""
@@ -51,10 +48,8 @@ class P3Stage(Settings):
 
     @pydantic.model_validator(mode="after")
     def _has_tasks(self) -> P3Stage:
-        try:
+        with told_by_settings():
             found = mixture_tasks(self.part, self.sets, self.without)
-        except DataError as error:
-            raise ValueError(str(error)) from error
         if not found:
             raise ValueError("sets and without leave no task")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,8 +26,6 @@ from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example, Rendered
 from headstart.tasks.template import Template
-
-log = logging.getLogger(__name__)
 
 MODEL = "model"
 """The folder of the trained model, within the stage's."""
@@ -217,14 +214,10 @@ def _write(
     prompt = SoftPrompt.of(
         found.prompt_PX, settings.init, settings.prompt_kind, settings.prompt_groups
     )
-    card = PromptCard(
+    card = PromptCard.of(
+        prompt,
         base_model=model.name if settings.train.trains == "prompt" else MODEL,
         fingerprint=model.fingerprint(),
-        length=settings.prompt_length,
-        hidden_size=prompt.spec.hidden_size,
-        kind=settings.prompt_kind,
-        groups=settings.prompt_groups,
-        init=settings.init,
         task={"scoring": Scoring(rule="mean", eos=settings.eos).model_dump()},
         training={"seed": context.seed, "model_choices": model.choices, "pretrain": summary},
         versions=library_versions(),

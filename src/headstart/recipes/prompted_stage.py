@@ -15,7 +15,7 @@ import pydantic
 import torch
 
 from headstart.config import GROUPS, FewShot, Group, PromptKind, Scoring, Settings
-from headstart.errors import DataError, did_you_mean
+from headstart.errors import DataError, told_by_settings
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
@@ -31,7 +31,7 @@ from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import draw_shots
 from headstart.tasks.paper_mixture import mixture_tasks
-from headstart.tasks.promptsource import read_promptsource
+from headstart.tasks.promptsource import chosen_templates
 from headstart.tasks.readers import read_all
 from headstart.tasks.relabel import relabel
 from headstart.tasks.task import Task
@@ -89,10 +89,8 @@ class PromptedSet(Settings):
     def _known_to_the_mixture(self) -> PromptedSet:
         if self.mixture is not None and self.use:
             raise ValueError("use names templates, and so does mixture; give one of them")
-        try:
+        with told_by_settings():
             mixture_tasks("held_out", [self.mixture] if self.mixture else [])
-        except DataError as error:
-            raise ValueError(str(error)) from error
         return self
 
     @property
@@ -270,13 +268,8 @@ def ask(
         TemplateError: The templates cannot be read.
     """
     chosen = settings.sets[name]
-    templates = read_promptsource(Path(data[chosen.templates]))
-    names = chosen.templates_used or tuple(templates)
-    unknown = [template for template in names if template not in templates]
-    if unknown:
-        raise DataError(
-            f"{chosen.templates}: no template '{unknown[0]}'{did_you_mean(unknown[0], templates)}"
-        )
+    path = Path(data[chosen.templates])
+    templates = chosen_templates(path, chosen.templates_used, chosen.templates)
     pool, test = (
         _read(chosen, data[file], split)
         for file, split in ((chosen.train, chosen.train_split), (chosen.test, chosen.test_split))
@@ -284,8 +277,8 @@ def ask(
     test = fixed_rows(test, settings.num_test)
     limits = Limits(settings.max_length, settings.prompt_length, settings.scoring.eos)
     found = []
-    for template in names:
-        task = Task(templates[template], (), ())
+    for template, text in templates.items():
+        task = Task(text, (), ())
 
         def encode(rows: Sequence[Example], task: Task = task) -> list[Encoded]:
             return model.encode([task.render(row) for row in rows], limits)

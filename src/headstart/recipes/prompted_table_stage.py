@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Annotated, get_args
@@ -123,9 +123,10 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
     columns = list(dict.fromkeys(column for _, column in found))
     sets = list(dict.fromkeys(name for summary in found.values() for name in summary.sets))
 
-    def layout(value: str) -> str:
+    def layout(value: Callable[[Summary], float]) -> str:
         cells = [
-            [row, *(_shown(found.get((row, column)), value) for column in columns)] for row in rows
+            [row, *(f"{value(found[row, c]):.1f}" if (row, c) in found else "–" for c in columns)]
+            for row in rows
         ]
         return markdown_table(["method", *columns], cells)
 
@@ -142,21 +143,15 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
         f"# {settings.title}",
         settings.note,
         f"Average relative gain x 100 (over {settings.reading}).",
-        layout(settings.reading),
+        layout(lambda summary: summary.gains[settings.reading]),
         "Accuracy in per cent, mean over sets of the mean over templates.",
-        layout("accuracy"),
+        layout(lambda summary: summary.accuracy),
         "Gain in its three readings, accuracy, and each set's.",
         markdown_table(
             ["", *(f"gain over {reading}" for reading in READINGS), "accuracy", *sets], every
         ),
     ]
     write_whole(context.folder / "table.md", "\n\n".join(part for part in parts if part) + "\n")
-
-
-def _shown(summary: Summary | None, value: str) -> str:
-    if summary is None:
-        return "–"
-    return f"{summary.accuracy if value == 'accuracy' else summary.gains[value]:.1f}"  # type: ignore[index]
 
 
 PROMPTED_TABLE = StageKind(

@@ -12,6 +12,7 @@ from headstart.errors import DataError
 from headstart.prompts.files import load_prompt, save_prompt, write_whole
 from headstart.recipes.results import read_results
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
+from headstart.report.results_table import markdown_table
 
 
 class ShippedSource(Settings):
@@ -79,11 +80,13 @@ def run_ship(context: Context[ShipStage]) -> None:
         "# A start that ships with headstart",
         settings.about,
         f"{written.length} vectors for `{written.base_model}`; kept for `--init headstart:NAME`.",
-        "| learned on | from | licence |\n|---|---|---|\n"
-        + "\n".join(f"| {s.name} | {s.source} | {s.licence} |" for s in settings.sources),
-        "| measured on | accuracy | runs |\n|---|---|---|\n"
-        + "\n".join(
-            f"| {name} | {metrics[name]:.3f} | {len(found)} |" for name, found in values.items()
+        markdown_table(
+            ["learned on", "from", "licence"],
+            [[s.name, s.source, s.licence] for s in settings.sources],
+        ),
+        markdown_table(
+            ["measured on", "accuracy", "runs"],
+            [[name, f"{metrics[name]:.3f}", str(len(found))] for name, found in values.items()],
         ),
         "None of the target tasks' rows was learned from; the recipe and its budget are in `card.json`.",
     ]

@@ -20,6 +20,7 @@ from headstart.prompts.files import save_prompt, to_json, write_whole
 from headstart.recipes.fewshot import SeedResult, card_for, final_loss, library_versions
 from headstart.recipes.judge import Judgement
 from headstart.recipes.study import Study
+from headstart.report.results_table import markdown_table
 from headstart.tasks.task import Task
 
 FORMAT = 1
@@ -262,14 +263,12 @@ def _source(record: dict[str, Any]) -> str:
 def _results(seeds: list[dict[str, Any]], test: dict[str, Any] | None) -> str:
     if test is None:
         return "Not measured: no test rows were given. `headstart evaluate` does it."
-    lines = ["| seed | accuracy | macro-F1 | Matthews |", "|---|---|---|---|"]
-    lines += [f"| {seed['seed']} | {_cells(seed['test'])} |" for seed in seeds]
+    rows = [[str(seed["seed"]), *_cells(seed["test"])] for seed in seeds]
     if len(seeds) > 1:
         means = [f"{m['mean']:.3f} ± {m['std']:.3f}" for m in test["over_seeds"].values()]
-        lines.append(f"| mean ± std | {' | '.join(means)} |")
-        lines.append(f"| ensemble | {_cells(test['ensemble'])} |")
-    return "\n".join(lines)
+        rows += [["mean ± std", *means], ["ensemble", *_cells(test["ensemble"])]]
+    return markdown_table(["seed", "accuracy", "macro-F1", "Matthews"], rows)
 
 
-def _cells(metrics: dict[str, float]) -> str:
-    return " | ".join(f"{value:.3f}" for value in metrics.values())
+def _cells(metrics: dict[str, float]) -> list[str]:
+    return [f"{value:.3f}" for value in metrics.values()]

@@ -6,6 +6,7 @@ Paper A, appendix A: every set counts with at most so many rows, and the tasks a
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pydantic
@@ -33,7 +34,7 @@ class Mixing(Settings):
     temperature: float = pydantic.Field(1.0, ge=1, le=100)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Mixture:
     """Tasks of so many rows each; rows are named by ``(task, row)``.
 
@@ -59,7 +60,7 @@ class Mixture:
         if not self.sizes or min(self.sizes) < 1:
             raise DataError("a mixture needs tasks, and each of them rows")
 
-    @property
+    @cached_property
     def quotas(self) -> tuple[int, ...]:
         """Rows of each task in an epoch."""
         capped = np.minimum(self.sizes, self.mixing.cap or max(self.sizes))
@@ -67,6 +68,28 @@ class Mixture:
         # the task that gives up nothing is the one with the least rows for its share
         scale = (capped / shares).min()
         return tuple(int(n) for n in np.maximum(1, np.minimum(capped, np.round(shares * scale))))
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        return sum(self.quotas)
+
+    def num_batches(self, size: int) -> int:
+        """Return how many batches of so many rows of one task an epoch has.
+
+        Raises:
+            DataError: No task has enough rows for one.
+
+        Example:
+            >>> Mixture((2, 5)).num_batches(2)
+            3
+        """
+        count = sum(quota // size for quota in self.quotas)
+        if not count:
+            raise DataError(
+                f"no task has {size} rows in an epoch, which one draw takes; draw fewer rows a task"
+            )
+        return count
 
     def task_rows(self, task: int, epoch: int) -> list[int]:
         """Return the rows of a task that an epoch reads: the next of a fixed rotation, in a new order.
@@ -110,9 +133,6 @@ class Mixture:
                 [(task, row) for row in rows[i : i + size]]
                 for i in range(0, len(rows) - size + 1, size)
             ]
-        if not batches:
-            raise DataError(
-                f"no task has {size} rows in an epoch, which one draw takes; draw fewer rows a task"
-            )
+        assert len(batches) == self.num_batches(size)
         order = np.random.default_rng(derive_seed(self.seed, "tasks", epoch))
         return [batches[i] for i in order.permutation(len(batches))]

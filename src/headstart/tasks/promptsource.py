@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import TemplateError, did_you_mean
+from headstart.errors import DataError, TemplateError, did_you_mean
 from headstart.tasks.template import Template
 
 SIZE_LIMIT = 2 * 2**20
@@ -48,6 +49,34 @@ def read_promptsource(path: Path, name: str | None = None) -> dict[str, Template
             f"{did_you_mean(name, templates)}"
         )
     return {name: templates[name]}
+
+
+def chosen_templates(path: Path, names: Sequence[str], told: str) -> dict[str, Template]:
+    r"""Read the templates that were chosen from a file by their names, in that order; none: all.
+
+    Args:
+        path: The file.
+        names: The templates' names.
+        told: What errors call the file.
+
+    Raises:
+        DataError: A template that there is not, with a suggestion.
+        TemplateError: As :func:`read_promptsource`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "templates.yaml")
+        ...     entry = "{name: ask, jinja: '{{text}} ||| {{answer_choices[label]}}'}"
+        ...     _ = path.write_text("templates:\n  some-id: !Template " + entry)
+        ...     list(chosen_templates(path, [], "templates.yaml"))
+        ['ask']
+    """
+    templates = read_promptsource(path)
+    for name in names:
+        if name not in templates:
+            raise DataError(f"{told}: no template '{name}'{did_you_mean(name, templates)}")
+    return {name: templates[name] for name in names or templates}
 
 
 def _entries(path: Path) -> dict[Any, Any]:
