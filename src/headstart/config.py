@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, TypeVar, get_args, overload
+from typing import Annotated, Any, Literal, TypeVar, get_args, overload
 
 import pydantic
 import yaml
@@ -34,6 +34,9 @@ Group = Literal["encoder", "decoder", "cross"]
 has), and in the decoder's attention to the encoder."""
 
 GROUPS: tuple[Group, ...] = get_args(Group)
+
+Groups = Annotated[tuple[Group, ...], pydantic.Field(min_length=1)]
+"""Some of them, at least one."""
 
 
 class Scoring(Settings):
@@ -81,6 +84,8 @@ class FewShot(Settings):
         reparameterise: Train a small network of so many units that makes the prompt (Li and Liang 2021,
             section 4.3) in place of the prompt itself; it begins at the prompt's start and is folded away
             at the end. ``None``: the prompt itself.
+        least_factored: Least rows and columns of a prompt for Adafactor's second moments to be kept by row
+            and column; paper A's code has 128, so that a prompt's are kept whole.
 
     Example:
         >>> FewShot(num_steps=10).num_steps
@@ -101,6 +106,7 @@ class FewShot(Settings):
     eval_every: int = pydantic.Field(10, ge=1)
     patience: int = pydantic.Field(6, ge=1)
     reparameterise: int | None = pydantic.Field(None, ge=1, le=4096)
+    least_factored: int = pydantic.Field(0, ge=0)
 
 
 class MetaTrain(Settings):
@@ -239,7 +245,7 @@ class TuneSettings(Settings):
 
     init: str = "headstart"
     prompt_kind: PromptKind = "shallow"
-    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_groups: Groups = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     num_shots: int | None = pydantic.Field(None, ge=2)
     dev_shots: int = pydantic.Field(0, ge=0)

@@ -244,6 +244,8 @@ stages:
         relabel: {"yes": "0", "no": "1"}
         templates: pairs.yaml
         use: ["does it?", only short]
+        keep: [premise]
+        cut: drop
       p3: {file: p3.jsonl, text: source, label: target, by: [set, template], without: [s1]}
 """
     )
@@ -261,6 +263,10 @@ stages:
             ("        use:", "        label_field: label\n        by: [premise]\n        use:"),
             "templates make",
         ),
+        (("        cut: drop", "        cut: end"), "take cut: drop"),
+        (("keep: [premise]", "keep: [premises]"), "no column 'premises'; did you mean 'premise'"),
+        (("        cut: drop", "        bins: [1]\n        cut: drop"), "take text and bins away"),
+        (("without: [s1]", "without: [s1/t], only: [s1/t]"), "both name 's1/t'"),
     ):
         path.write_text(path.read_text().replace(*change))
         with pytest.raises((DataError, UsageError), match=said):

@@ -7,7 +7,7 @@ import torch
 from typer.testing import CliRunner
 
 from headstart.cli.main import app
-from headstart.config import FewShot, MetaTrain
+from headstart.config import GROUPS, FewShot, MetaTrain
 from headstart.errors import UsageError
 from headstart.learn.fewshot import Run, tune
 from headstart.learn.folded import Reparameterised
@@ -30,9 +30,9 @@ def model(request):
     return load_model(request.param)
 
 
-def begin(model, kind, spec="vocab", length=3, seed=1):
+def begin(model, kind, spec="vocab", length=3, seed=1, groups=GROUPS):
     draw = torch.Generator().manual_seed(seed)
-    return initialiser(spec, model, ("x", "y"), kind)(length, draw)
+    return initialiser(spec, model, ("x", "y"), kind, groups)(length, draw)
 
 
 def score(model, start_PX, kind):
@@ -135,7 +135,7 @@ def test_every_method_meta_trains_every_kind(kind, method):
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
-def saved(folder, model, kind, groups=("encoder", "cross")):
+def saved(folder, model, kind, groups=("decoder", "cross")):
     prompt = SoftPrompt.of(begin(model, kind), "vocab", kind, groups)
     card = PromptCard(
         base_model=model.name,
@@ -153,14 +153,19 @@ def saved(folder, model, kind, groups=("encoder", "cross")):
 def test_a_saved_prompt_comes_back_with_its_kind(model, kind, tmp_path):
     prompt = saved(tmp_path, model, kind)
     loaded, _ = load_prompt(tmp_path, model.fingerprint())
-    assert loaded.spec.kind == kind and loaded.spec.groups == ("encoder", "cross")
+    assert loaded.spec.kind == kind and loaded.spec.groups == ("decoder", "cross")
     assert torch.equal(loaded.vectors_PH, prompt.vectors_PH)
 
 
 def test_a_file_begins_its_own_kind_and_a_shallow_one_begins_all(model, tmp_path):
     prompt = saved(tmp_path / "deep", model, "deep")
     spec = f"file:{tmp_path / 'deep'}"
-    assert torch.equal(begin(model, "deep", spec), prompt.vectors_PH)
+    if model.kind == "causal":
+        with pytest.raises(UsageError, match="decoder alone"):
+            begin(model, "deep", spec, groups=("encoder",))
+    assert torch.equal(begin(model, "deep", spec, groups=("decoder", "cross")), prompt.vectors_PH)
+    with pytest.raises(UsageError, match=r"take prompt_groups=\[decoder,cross\]"):
+        begin(model, "deep", spec)
     for other in ("shallow", "gated"):
         with pytest.raises(UsageError, match="a deep prompt"):
             begin(model, other, spec)

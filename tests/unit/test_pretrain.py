@@ -1,6 +1,7 @@
 """Continued pretraining as a run: it learns, sees each row once an epoch, and goes on where it was killed."""
 
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from headstart.errors import DataError, UsageError
+from headstart.errors import DataError, HeadstartError, UsageError
 from headstart.learn.checkpoint import load_state, unflatten
 from headstart.learn.pretrain import STATE, pretrain
 from headstart.learn.pretrain_settings import Pretrain
@@ -111,14 +112,23 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("reading", ["fresh", "carried"])
+RESUMED = [
+    *(
+        (method, {"dropout": method != "maml", "prompt_dropout": 0.3}, "shallow")
+        for method in METHODS
+    ),
+    ("fomaml", {"dropout": True, "prompt_dropout": 0.3, **CARRIED}, "shallow"),
+    ("reptile", {"dropout": True, "prompt_dropout": 0.3, **CARRIED}, "shallow"),
+    ("multitask", {"lora_rank": 2, "optimizer": "adamw"}, "shallow"),
+    ("fomaml", {"prompt_lr": 0.1}, "deep"),
+    ("reptile", {"trains": "prompt"}, "gated"),
+]
+
+
+@pytest.mark.parametrize(("method", "changes", "kind"), RESUMED)
 @pytest.mark.parametrize("at", [1, 4, 7])
-def test_a_killed_run_ends_bit_identical(method, reading, at, tmp_path):
-    """Killed after any update, from the last save on, with T5's dropout, and dropped prompts."""
-    if method == "maml" and reading == "carried":
-        pytest.skip("exact MAML has fresh inner steps only")
-    changes = {"dropout": True, "prompt_dropout": 0.3} | (CARRIED if reading == "carried" else {})
+def test_a_killed_run_ends_bit_identical(method, changes, kind, at, tmp_path):
+    """Killed after any update, from the last save on."""
     settings = settings_of(method, **changes)
 
     def run(folder, killed_at=None):
@@ -128,7 +138,10 @@ def test_a_killed_run_ends_bit_identical(method, reading, at, tmp_path):
             if done == killed_at:
                 raise Killed
 
-        found = pretrain(model, tasks_of(model), start_of(model), settings, 3, folder, 2, progress)
+        start, space = start_of(model, kind), space_of(model, kind)
+        found = pretrain(
+            model, tasks_of(model), start, settings, 3, folder, 2, progress, space=space
+        )
         return found, weights(model)
 
     whole, expected = run(tmp_path / "whole")
@@ -138,6 +151,112 @@ def test_a_killed_run_ends_bit_identical(method, reading, at, tmp_path):
     assert torch.equal(found.prompt_PX, whole.prompt_PX) and not differ(expected, reached)
     assert found.log == whole.log
     assert (tmp_path / "killed" / STATE).read_bytes() == (tmp_path / "whole" / STATE).read_bytes()
+
+
+KILLED = """
+import os, signal, sys, torch
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from headstart.learn.pretrain import pretrain
+from headstart.models.load import load_model
+from tests.unit.test_pretrain import settings_of, start_of, tasks_of
+torch.set_num_threads(1)
+model, at = load_model("tiny-seq2seq"), int(sys.argv[1])
+def progress(done, record):
+    if done == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+pretrain(model, tasks_of(model), start_of(model), settings_of({method!r}), 3, Path(sys.argv[2]), 2, progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_so_it_does_after_sigkill(method, tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED.format(root=str(Path(__file__).parents[2]), method=method))
+
+    def run(folder, at):
+        command = [sys.executable, str(script), str(at), str(tmp_path / folder)]
+        return subprocess.run(command, timeout=240).returncode
+
+    assert run("whole", 0) == 0
+    assert [run("killed", 5), run("killed", 7), run("killed", 0)] == [-9, -9, 0]
+    states = [(tmp_path / folder / STATE).read_bytes() for folder in ("whole", "killed")]
+    assert states[0] == states[1]
+
+
+def test_a_request_to_stop_is_heard_at_the_end_of_an_update(model, tmp_path):
+    """Its state is saved there, however far off the next save, and a run that goes on ends the same."""
+    settings, heard = settings_of("fomaml"), []
+    own = {name: value.clone() for name, value in model.network.state_dict().items()}
+
+    def run(folder, stopped_at=None):
+        model.network.load_state_dict(own)
+
+        def progress(done, record):
+            if done == stopped_at:
+                signal.raise_signal(signal.SIGTERM)
+                assert not heard
+
+        return pretrain(model, tasks_of(model), start_of(model), settings, 3, folder, 50, progress)
+
+    whole = run(tmp_path / "whole")
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        run(tmp_path / "stopped", 3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert heard == [signal.SIGTERM]
+    assert load_state(tmp_path / "stopped" / STATE)[1]["steps"] == 3
+    assert torch.equal(run(tmp_path / "stopped").prompt_PX, whole.prompt_PX)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_state_before(model, tmp_path):
+    settings = settings_of("multitask", lr=1e30, clip_norm=1e30, optimizer="sgd")
+    with pytest.raises(HeadstartError, match=r"update [234]: .*Lower the step sizes \(lr 1e\+30\)"):
+        pretrain(model, tasks_of(model), start_of(model), settings, 3, tmp_path, 1)
+    values = load_state(tmp_path / STATE)[1]
+    assert values["steps"] >= 1 and all(r["loss"] == r["loss"] for r in values["log"])
+    assert not any(weight.requires_grad for weight in model.network.parameters())
+
+
+def test_adapters_begin_alike(model):
+    """Their first numbers hang on the run's seed, not on what was drawn before."""
+    own = {name: value.clone() for name, value in model.network.state_dict().items()}
+    found = []
+    for seed in (3, 3, 4):
+        model.network.load_state_dict(own)
+        torch.rand(seed)
+        settings = settings_of("multitask", lora_rank=2)
+        pretrain(model, tasks_of(model), start_of(model), settings, seed)
+        found.append(weights(model))
+    assert not differ(*found[:2]) and differ(*found[1:])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_checkpointing_changes_nothing(model, method):
+    """Layers are run twice and dropout is off, whatever the training mode that checkpoints ask for."""
+    found, own = [], {name: value.clone() for name, value in model.network.state_dict().items()}
+    for checkpointing in (False, True):
+        model.network.load_state_dict(own)
+        settings = settings_of(method, checkpointing=checkpointing, num_steps=3)
+        ran = count_layers(
+            model, lambda s=settings: pretrain(model, tasks_of(model), start_of(model), s)
+        )
+        found.append((ran[0].prompt_PX, ran[1]))
+    (plain, once), (again, twice) = found
+    assert torch.allclose(plain, again, atol=1e-5) and twice > 1.5 * once
+
+
+def count_layers(model, run):
+    """Run, and count the forwards of the network's layers, recomputed ones too."""
+    seen = []
+    norms = [m for m in model.network.modules() if type(m).__name__.endswith(("Norm", "Norm1d"))]
+    hooks = [norm.register_forward_hook(lambda *_: seen.append(1)) for norm in norms]
+    found = run()
+    for hook in hooks:
+        hook.remove()
+    return found, len(seen)
 
 
 def test_a_state_of_another_run_is_refused(model, tmp_path):

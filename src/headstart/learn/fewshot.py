@@ -316,4 +316,4 @@ def _optimizer(
         {"params": list(prompt.parameters()), "lr": lr}
         for prompt, lr in zip(prompts, rates, strict=True)
     ]
-    return optimizer_of(settings.optimizer, groups, settings.weight_decay)
+    return optimizer_of(settings.optimizer, groups, settings.weight_decay, settings.least_factored)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstart.errors import DataError, UsageError
+from headstart.errors import DataError, HeadstartError, UsageError
 from headstart.learn.checkpoint import (
     check_same_run,
     flatten,
@@ -33,6 +34,7 @@ from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.pretrain_step import STEPS, Outer, multitask_step
 from headstart.learn.processes import is_first, my_share, sum_over_processes
 from headstart.learn.space import SHALLOW, Space
+from headstart.learn.stops import held_stops
 from headstart.learn.trainable import in_training, outer_optimizer
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.processes import own_processes
@@ -103,7 +105,10 @@ def pretrain(
         DataError: No task, a row without a target, or tasks with too few rows for one draw.
         UsageError: A prompt where the settings want none, or the other way round, or a saved state of
             another run.
+        HeadstartError: A loss or a gradient is not finite; the last saved state stays.
         StorageError: The folder cannot be used.
+
+    A request to stop (SIGTERM) is held back to the end of the update, and its state saved.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -117,7 +122,7 @@ def pretrain(
         raise UsageError("trains: model has no prompt; both and prompt begin with one")
     started = time.perf_counter()
     dtype = model.embedding_VH.dtype
-    with in_training(model, settings) as weights:
+    with in_training(model, settings, seed) as weights, held_stops() as asked_to_stop:
         run = _PretrainRun(model, weights, tasks, start_PX, settings, seed, space, dtype)
         if folder is not None and (folder / STATE).is_file():
             run.load(folder / STATE)
@@ -131,7 +136,11 @@ def pretrain(
             progress(done, run.found.log[-1])
             return False
 
-        events: list[tuple[int, Event]] = [(1, report), (save_every, keep)]
+        def heed(done: int) -> bool:
+            asked = asked_to_stop()
+            return asked and not keep(done)
+
+        events: list[tuple[int, Event]] = [(1, report), (save_every, keep), (1, heed)]
         run_loop(run.step, settings.num_steps, events, first=run.found.steps)
         found = run.result()
     if folder is not None and is_first():
@@ -177,6 +186,11 @@ class _PretrainRun:
         if outer.gradient_PX is not None and self.trainee.prompt_PX is not None:
             self.trainee.prompt_PX.grad = outer.gradient_PX.to(self.trainee.prompt_PX)
         norm = self._clip()
+        if not math.isfinite(norm + outer.loss):
+            raise HeadstartError(
+                f"update {index + 1}: loss {outer.loss:.3g}, gradient of norm {norm:.3g}: nothing changed. "
+                f"Lower the step sizes ({_rates(self.settings)}), or start again from the last saved state"
+            )
         self.optimizer.step()
         found = self.found
         found.steps = index + 1
@@ -203,10 +217,12 @@ class _PretrainRun:
             self._check(rows)
             left_out, weight_B = without(len(rows)), row_weights(rows, settings)
             mine = my_share(range(len(rows)), trainee.model.device)
-            outer = multitask_step(
-                *(trainee, [rows[i] for i in mine], settings, [left_out[i] for i in mine]),
-                weight_B[list(mine)],
-            )
+            outer = Outer(None, 0.0)
+            if mine:
+                outer = multitask_step(
+                    *(trainee, [rows[i] for i in mine], settings, [left_out[i] for i in mine]),
+                    weight_B[mine],
+                )
             return rows, self._summed(outer, 1.0)
         tasks = []
         for batch in self._next(index, settings.meta_batch_size):
@@ -285,7 +301,7 @@ class _PretrainRun:
         return {
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
-            "tasks": list(map(len, self.tasks)),
+            "tasks": [[len(task), *_first_row(task)] for task in self.tasks],
         }
 
     def save(self, path: Path) -> None:
@@ -343,3 +359,15 @@ class _PretrainRun:
         if self.trainee.prompt_PX is not None:
             self.found.prompt_PX = self.trainee.space.vectors(self.trainee.prompt_PX.detach()).cpu()
         return self.found
+
+
+def _first_row(task: Sequence[Encoded]) -> tuple[list[int], list[list[int]]]:
+    row = task[0]
+    return list(row.source), [list(answer) for answer in row.candidates]
+
+
+def _rates(settings: Pretrain) -> str:
+    found = {"lr": settings.lr, "prompt_lr": settings.prompt_lr}
+    if settings.method != "multitask":
+        found["inner_lr"] = settings.inner_lr
+    return ", ".join(f"{name} {rate:g}" for name, rate in found.items() if rate is not None)

@@ -69,7 +69,7 @@ def row_weights(rows: Sequence[Encoded], settings: Pretrain) -> Tensor:
     counts = [len(row.candidates[row.target or 0]) if by_token else 1 for row in rows]
     counted_B = torch.tensor(counts, dtype=torch.float64)
     how = settings.reading.micro_batches
-    size = len(rows) if how == "mean" else settings.micro_batch_size
+    size = len(rows) if how == "mean" else settings.micro_batch
     micros = counted_B.split(size)
     weight_B = torch.cat([micro / micro.sum() for micro in micros])
     return weight_B / len(micros) if how == "mean-of-means" else weight_B

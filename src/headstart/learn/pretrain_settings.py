@@ -28,7 +28,7 @@ class Reading(Settings):
             sum, so that a gradient is as many times too long as there are micro-batches.
         displacement: Of ``reptile``: ``divided`` by the inner step size (Algorithm 2), or ``plain``.
         clip: The outer gradient is clipped ``after`` the division, or ``before`` it.
-        least_factored: Least rows and columns for Adafactor's second moments of the inner steps to be
+        least_factored: Least rows and columns for Adafactor's second moments, of inner and outer steps, to be
             kept by row and column; the code has 128, so a prompt's are kept whole.
 
     Example:
@@ -92,12 +92,16 @@ class Pretrain(Settings):
         batch_size: Rows of a multi-task update.
         meta_batch_size: Tasks of a meta-update.
         task_batch_size: Rows of a task in one inner step, and for the outer gradient.
-        micro_batch_size: Rows of a micro-batch, where the reading counts them.
+        micro_batch_size: Rows of a micro-batch, where the reading counts them. ``None``: as the code has it,
+            2 of multi-task training, and a sixteenth of a task's rows of meta-learning.
         mean_over: Whether the mean of a batch is over target ``tokens`` or over ``examples``.
         clip_norm: Largest norm of the outer gradient, of model and prompt together.
         prompt_dropout: Part of the outer loss's rows that are read without the prompt, so that the model also
             works without one.
-        dropout: Whether the model's own dropout is on (T5: 0.1; the paper: on).
+        dropout: Whether the model's own dropout is on (T5: 0.1; the paper: on); not of ``maml``, which reads
+            its support rows twice.
+        checkpointing: Keep the layers' inputs alone for the backward pass, and run each layer once more
+            there: a third more time for a fraction of the memory, which long rows need.
         mixing: How much of each task an epoch reads.
         num_steps: Updates.
 
@@ -127,11 +131,12 @@ class Pretrain(Settings):
     batch_size: int = pydantic.Field(4096, ge=1)
     meta_batch_size: int = pydantic.Field(128, ge=1)
     task_batch_size: int = pydantic.Field(16, ge=1)
-    micro_batch_size: int = pydantic.Field(2, ge=1)
+    micro_batch_size: int | None = pydantic.Field(None, ge=1)
     mean_over: Literal["tokens", "examples"] = "tokens"
     clip_norm: float = pydantic.Field(1.0, gt=0)
     prompt_dropout: float = pydantic.Field(0.0, ge=0, lt=1)
     dropout: bool = False
+    checkpointing: bool = False
     mixing: Mixing = Mixing(cap=500_000)
     num_steps: int = pydantic.Field(100, ge=0)
 
@@ -147,7 +152,33 @@ class Pretrain(Settings):
             raise ValueError(
                 "maml differentiates through fresh inner steps; take inner_state: fresh"
             )
+        if self.method == "maml" and self.dropout:
+            raise ValueError(
+                "maml reads its support rows twice, and dropout would differ; take dropout: false"
+            )
+        if self.trains == "prompt" and self.prompt_dropout:
+            raise ValueError(
+                "rows without the prompt teach the model, and trains: prompt trains none; take "
+                "prompt_dropout: 0"
+            )
+        if self.trains == "model" and (self.prompt_lr is not None or self.prompt_dropout):
+            raise ValueError("trains: model has no prompt; take prompt_lr and prompt_dropout away")
+        if self.clip == "before" and not (
+            self.method == "reptile" and self.reading.displacement == "divided"
+        ):
+            raise ValueError("clip: before is of reptile's divided displacement alone")
         return self
+
+    @property
+    def micro_batch(self) -> int:
+        """Rows of a micro-batch, where the reading counts them.
+
+        Example:
+            >>> Pretrain().micro_batch, Pretrain(method="fomaml").micro_batch
+            (2, 1)
+        """
+        by_code = 2 if self.method == "multitask" else max(1, self.task_batch_size // 16)
+        return self.micro_batch_size or by_code
 
     @property
     def reading(self) -> Reading:

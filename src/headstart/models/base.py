@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from headstart.config import Group
 from headstart.prompts.bank import PromptBank
 from headstart.prompts.files import Fingerprint
 from headstart.tasks.example import Rendered
@@ -57,7 +58,9 @@ class Limits:
             than the model is an error.
         reserve: Slots kept free for the soft prompt.
         eos: Whether each candidate ends with the end-of-sequence token, and is scored with it.
-        max_target: Cut longer candidates to this many tokens. ``None``: they stay whole.
+        max_target: Cut longer candidates to this many tokens, the end among them. ``None``: they stay whole.
+        source_eos: Whether an encoder's source ends with the end-of-sequence token, as T5 was trained; the
+            released T0 was not.
 
     Example:
         >>> Limits().eos
@@ -68,6 +71,7 @@ class Limits:
     reserve: int = 0
     eos: bool = False
     max_target: int | None = None
+    source_eos: bool = True
 
 
 class BaseModel(Protocol):
@@ -122,6 +126,11 @@ class BaseModel(Protocol):
         self, rows: Sequence[Encoded], bank: PromptBank | None, prompt_of_row_B: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Sum token log-probabilities of every candidate: ([B, C] in nats, tokens [B, C])."""
+        ...
+
+    @property
+    def groups(self) -> frozenset[Group]:
+        """The kinds of attention it has, where a deep or gated prompt can speak."""
         ...
 
     @property

@@ -20,7 +20,7 @@ from headstart.config import Group
 from headstart.models.base import Encoded, Limits
 from headstart.models.batches import pad
 from headstart.models.deep_attention import Recorder, generating
-from headstart.models.encode import answer_tokens, source_tokens, text_before_answer
+from headstart.models.encode import answer_tokens, ended, source_tokens, text_before_answer
 from headstart.models.frozen import Frozen
 from headstart.ops.attach import additive, causal_visibility, positions
 from headstart.ops.scores import answer_logprobs
@@ -116,23 +116,22 @@ class CausalModel(Frozen):
         """
         if not rendered:
             return []
-        end = (self.tokenizer.eos_token_id,) if limits.eos else ()
+        eos = self.tokenizer.eos_token_id
         texts = [text_before_answer(row) for row in rendered]
         answers = [
-            tuple(
-                (answer_tokens(self.tokenizer, text, word) + end)[: limits.max_target]
-                for word in row.candidates
+            ended(
+                [answer_tokens(self.tokenizer, text, word) for word in row.candidates], eos, limits
             )
             for text, row in zip(texts, rendered, strict=True)
         ]
         # the deepest branch sets the last position a row uses
-        inner = [max(len(answer) for answer in row) - 1 for row in answers]
+        inner = [max(len(answer) for answer in row) - 1 for row, _ in answers]
         sources = source_tokens(
             self.tokenizer, self.name, self.max_length, rendered, texts, inner, limits
         )
         return [
-            Encoded(row.id, tokens, answer, row.target, truncated=cut)
-            for row, answer, (tokens, cut) in zip(rendered, answers, sources, strict=True)
+            Encoded(row.id, tokens, answer, row.target, truncated=cut + lost)
+            for row, (answer, lost), (tokens, cut) in zip(rendered, answers, sources, strict=True)
         ]
 
     def prefill(self, bank: PromptBank) -> PromptBank:

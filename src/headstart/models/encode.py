@@ -46,6 +46,21 @@ def answer_tokens(tokenizer: Any, source: str, candidate: str) -> tuple[int, ...
     return _tokens_after(tokenizer, anchor, separator + candidate.strip())
 
 
+def ended(
+    answers: Sequence[tuple[int, ...]], eos: int, limits: Limits
+) -> tuple[tuple[tuple[int, ...], ...], int]:
+    """End answers and cut them, as the limits say, and count the tokens cut; what is cut has no end.
+
+    Example:
+        >>> ended([(5,), (6, 7, 8)], 2, Limits(eos=True, max_target=3))
+        (((5, 2), (6, 7, 8)), 1)
+    """
+    end = (eos,) if limits.eos else ()
+    whole = [answer + end for answer in answers]
+    kept = tuple(answer[: limits.max_target] for answer in whole)
+    return kept, sum(map(len, whole)) - sum(map(len, kept))
+
+
 @lru_cache(maxsize=65536)
 def _tokens_after(tokenizer: Any, anchor: str, text: str) -> tuple[int, ...]:
     before = tokenizer(anchor, add_special_tokens=False)["input_ids"]
@@ -68,6 +83,7 @@ def source_tokens(
     texts: Sequence[str],
     inner: Sequence[int],
     limits: Limits,
+    special: bool = True,
 ) -> list[tuple[tuple[int, ...], int]]:
     """Tokenize each text; shorten the longest field, never the template, where a limit is given.
 
@@ -79,6 +95,7 @@ def source_tokens(
         texts: What the model reads.
         inner: Positions each row's candidates take beside the text.
         limits: The length asked for and the slots kept for the soft prompt.
+        special: Whether the tokenizer adds its special tokens.
 
     Returns:
         For each row its tokens and how many were cut.
@@ -87,7 +104,13 @@ def source_tokens(
         DataError: A row is longer than the model and no ``max_length`` was asked for.
     """
     # the tokenizer's own limit is a hint for warnings only: rows are measured against the model's
-    batch = tokenizer(list(texts), return_offsets_mapping=True, truncation=False, verbose=False)
+    batch = tokenizer(
+        list(texts),
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        truncation=False,
+        verbose=False,
+    )
     bounds = [n for n in (model_limit, limits.max_length) if n is not None]
     result = []
     for index, row in enumerate(rows):

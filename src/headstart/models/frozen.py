@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.config import Group
+from headstart.config import GROUPS, Group
 from headstart.models.deep_attention import LayerPrompts, Place, Recorder, install
 from headstart.models.fingerprint import fingerprint_of
 from headstart.prompts.bank import PromptBank
@@ -67,6 +67,11 @@ class Frozen:
         with torch.no_grad():
             recorded = self._record(one_slot, one_slot.new_ones(1, 1).bool())
         return recorded.places(self._group_of)
+
+    @property
+    def groups(self) -> frozenset[Group]:
+        """The kinds of attention it has."""
+        return frozenset(GROUPS[place.group] for place in self.places.values())
 
     @property
     def deep_size(self) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from headstart.config import PromptKind
+from headstart.config import GROUPS, Group, PromptKind
 from headstart.errors import UsageError, did_you_mean, told_by_settings
 from headstart.models.base import BaseModel
 from headstart.ops import initialise
@@ -22,7 +22,11 @@ Drawn = Callable[[int, "float | Tensor"], Initialiser]
 
 
 def initialiser(
-    spec: str, model: BaseModel, label_words: Sequence[str] = (), kind: PromptKind = "shallow"
+    spec: str,
+    model: BaseModel,
+    label_words: Sequence[str] = (),
+    kind: PromptKind = "shallow",
+    groups: Sequence[Group] = GROUPS,
 ) -> Initialiser:
     """Make the initialiser a spec names.
 
@@ -39,10 +43,11 @@ def initialiser(
         model: The base model: its embeddings, and its fingerprint for a file.
         label_words: The label words, for ``class-words``.
         kind: Of the prompt.
+        groups: Of a deep or gated prompt, where it speaks.
 
     Raises:
-        UsageError: An unknown name (with a suggestion), a missing or wrong argument, or a file with a
-            prompt of another kind.
+        UsageError: An unknown name (with a suggestion), a missing or wrong argument, a file with a
+            prompt of another kind or other groups, or groups that the model has none of.
         PromptFileError: The file is damaged or made for another model.
 
     Example:
@@ -53,8 +58,10 @@ def initialiser(
     """
     check_spec(spec)
     name, _, argument = spec.partition(":")
+    if kind != "shallow":
+        _check_groups(model, groups)
     if name == "file":
-        return _file_of(model, argument, kind)
+        return _file_of(model, argument, kind, groups)
     if name in DRAWN:
         made = _drawn(DRAWN[name], model, argument, kind)
     else:
@@ -62,6 +69,15 @@ def initialiser(
         if kind != "shallow":
             made = initialise.in_every_layer(made, model.deepen)
     return initialise.behind_a_gate(made, model.is_key_X) if kind == "gated" else made
+
+
+def _check_groups(model: BaseModel, groups: Sequence[Group]) -> None:
+    there = [group for group in GROUPS if group in model.groups]
+    if not set(groups) & set(there):
+        raise UsageError(
+            f"prompt groups {', '.join(groups)}: {model.name} has {', '.join(there)} alone, so a prompt "
+            "would speak nowhere; take one of these"
+        )
 
 
 def check_spec(spec: str) -> None:
@@ -97,6 +113,22 @@ def named_start(spec: str | None) -> str | None:
             check_spec(spec)
         if spec == "headstart":
             raise ValueError("name a shipped start, e.g. headstart:sentiment")
+    return spec
+
+
+def wordless_start(spec: str) -> str:
+    """Check the start of a prompt that is for many tasks, and so knows no label words.
+
+    Raises:
+        ValueError: As :func:`named_start`, or a start from label words.
+
+    Example:
+        >>> wordless_start("vocab:5000")
+        'vocab:5000'
+    """
+    if spec.partition(":")[0] == "class-words":
+        raise ValueError("class-words needs one task's label words; take vocab, or text:...")
+    named_start(spec)
     return spec
 
 
@@ -148,12 +180,19 @@ def _zero(size: int, scale: float | Tensor) -> Initialiser:
     return initialise.zero(size)
 
 
-def _file_of(model: BaseModel, argument: str, kind: PromptKind) -> Initialiser:
+def _file_of(
+    model: BaseModel, argument: str, kind: PromptKind, groups: Sequence[Group]
+) -> Initialiser:
     prompt, _ = load_prompt(_prompt_folder(Path(argument)), model.fingerprint())
     made = _of_length(
         initialise.from_prompt(prompt.vectors_PH), prompt.spec.length, f"file:{argument}"
     )
     if prompt.spec.kind == kind:
+        if kind != "shallow" and set(prompt.spec.groups) != set(groups):
+            raise UsageError(
+                f"init 'file:{argument}': that prompt speaks in {', '.join(prompt.spec.groups)}, and "
+                f"{', '.join(groups)} was asked for; take prompt_groups=[{','.join(prompt.spec.groups)}]"
+            )
         return made
     if prompt.spec.kind != "shallow":
         raise UsageError(

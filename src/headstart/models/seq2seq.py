@@ -18,7 +18,7 @@ from headstart.errors import ModelError, TemplateError
 from headstart.models.base import Encoded, Limits
 from headstart.models.batches import pad
 from headstart.models.deep_attention import LayerPrompts, Recorder, generating
-from headstart.models.encode import source_tokens
+from headstart.models.encode import ended, source_tokens
 from headstart.models.frozen import Frozen
 from headstart.ops.attach import attach
 from headstart.ops.scores import answer_logprobs
@@ -62,21 +62,22 @@ class Seq2SeqModel(Frozen):
         if not rendered:
             return []
         sentinel = self._sentinel() if any(ANSWER_SLOT in row.source for row in rendered) else 0
-        end = (self.tokenizer.eos_token_id,) if limits.eos else ()
+        eos = self.tokenizer.eos_token_id
         texts = [row.source.replace(ANSWER_SLOT, SENTINEL) for row in rendered]
         sources = source_tokens(
-            self.tokenizer, self.name, None, rendered, texts, [0] * len(rendered), limits
+            *(self.tokenizer, self.name, None, rendered, texts, [0] * len(rendered), limits),
+            special=limits.source_eos,
         )
+        answers = [
+            ended([self._answer(word) for word in row.candidates], eos, limits) for row in rendered
+        ]
         return [
             Encoded(
-                row.id,
-                tokens,
-                tuple((self._answer(word) + end)[: limits.max_target] for word in row.candidates),
-                row.target,
+                *(row.id, tokens, answer, row.target),
                 lead=(sentinel,) if ANSWER_SLOT in row.source else (),
-                truncated=cut,
+                truncated=cut + lost,
             )
-            for row, (tokens, cut) in zip(rendered, sources, strict=True)
+            for row, (answer, lost), (tokens, cut) in zip(rendered, answers, sources, strict=True)
         ]
 
     def _sentinel(self) -> int:

@@ -87,10 +87,19 @@ class Stack:
             for s in (self, other)
         )
         taken_N1 = self.mask_NP.any(-1, keepdim=True)
+        on_NG = None
+        if self.on_NG is not None or other.on_NG is not None:
+            on_NG = torch.where(taken_N1, self._groups(), other._groups().to(taken_N1.device))
         return Stack(
             torch.where(taken_N1[..., None], mine.vectors_NPX, theirs.vectors_NPX),
             torch.where(taken_N1, mine.mask_NP, theirs.mask_NP),
+            on_NG,
         )
+
+    def _groups(self) -> Tensor:
+        if self.on_NG is not None:
+            return self.on_NG
+        return self.mask_NP.new_ones(len(self.mask_NP), len(GROUPS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from headstart.config import (
     GROUPS,
     FewShot,
-    Group,
+    Groups,
     PromptKind,
     Scoring,
     Settings,
@@ -93,7 +93,7 @@ class FewShotStage(Settings):
     starts: dict[Name, Start] = pydantic.Field(min_length=1)
     protocol: Protocol = Protocol()
     prompt_kind: PromptKind = "shallow"
-    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_groups: Groups = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(256, ge=8)
     untuned: bool = True
@@ -157,7 +157,7 @@ def tune_and_judge(
     length = settings.prompt_length if start.stage is None else learned_length(spec)
     train = settings.train_of(start_name)
     encode = encoder(model, task, Limits(settings.max_length, length))
-    begin = initialiser(spec, model, task.words, settings.prompt_kind)
+    begin = initialiser(spec, model, task.words, settings.prompt_kind, settings.prompt_groups)
     runs = []
     for seed in settings.protocol.seeds:
         generator = torch.Generator().manual_seed(derive_seed(seed, "prompt"))

@@ -178,7 +178,10 @@ def starts_for(
     if settings.init == "headstart":
         fitting = fitting_starts(model.fingerprint(), settings.prompt_length)
         specs = [*(f"headstart:{name}" for name in fitting), "vocab"]
-    makers = {spec: initialiser(spec, model, task.words, settings.prompt_kind) for spec in specs}
+    makers = {
+        spec: initialiser(spec, model, task.words, settings.prompt_kind, settings.prompt_groups)
+        for spec in specs
+    }
 
     def of_seed(seed: int) -> dict[str, torch.Tensor]:
         mark = derive_seed(seed, "prompt")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +21,7 @@ from headstart.sources.selection import SelectionSettings, select
 from headstart.tasks.example import Example
 from headstart.tasks.promptsource import chosen_templates
 from headstart.tasks.readers import read_all
-from headstart.tasks.relabel import relabel
+from headstart.tasks.relabel import relabel, with_label_field
 from headstart.tasks.task import Task
 
 
@@ -43,11 +42,13 @@ class LabelledSource(Settings):
         templates: promptsource's ``templates.yaml``: rows are rendered under each template, which makes
             sources of its own called ``NAME/TEMPLATE``; text and target are the template's.
         use: The templates that are taken, by name. Default: all.
-        label_field: The name by which the templates call the label as the file has it.
+        label_field: The name by which the templates call the label as the file has it; digits become a
+            number.
         size: Rows of each source to keep, as equally per label as it divides; ``None``: all.
         max_words: Longer texts are cut to so many words; ``None``: as the stage says.
         cut: Which part of a longer text is kept: its ``start``, its ``end``, where long reviews come to
-            their verdict, or none of it (``drop``), where the question stands in the text.
+            their verdict, or none of it (``drop``), where the question stands in the text, as under
+            templates. Texts that are cut lose their line breaks, short ones too, so that all look alike.
         question: What follows every text, e.g. a line that asks for the label.
 
     Example:
@@ -89,8 +90,17 @@ class LabelledSource(Settings):
             raise ValueError("only and without choose among the sources that by makes; give by too")
         if self.templates is None and (self.use or self.label_field):
             raise ValueError("use and label_field are of templates; give templates too")
-        if self.templates is not None and (self.by or self.question):
+        both = sorted(set(self.only) & set(self.without))
+        if both:
+            raise ValueError(f"only and without both name '{both[0]}'; take it out of one")
+        if self.templates is None:
+            return self
+        if self.by or self.question:
             raise ValueError("templates make sources and questions; give neither by nor question")
+        if self.bins or self.text != "text":
+            raise ValueError("templates know the columns and the labels; take text and bins away")
+        if self.cut != "drop":
+            raise ValueError("a template's text has its question in it; take cut: drop")
         return self
 
 
@@ -214,7 +224,7 @@ def under_templates(
     Rows that a template has no question for are left out of its group.
 
     Raises:
-        DataError: A template that there is not, with a suggestion.
+        DataError: A template that there is not, or a column to keep, with a suggestion.
         TemplateError: The templates cannot be read, or one fails on a row.
 
     Example:
@@ -230,8 +240,13 @@ def under_templates(
     """
     assert source.templates is not None
     templates = chosen_templates(Path(path), source.use, source.templates)
+    for column in source.keep:
+        if rows and column not in rows[0].fields:
+            raise DataError(
+                f"{source.file}: keep: no column '{column}'{did_you_mean(column, rows[0].fields)}"
+            )
     if source.label_field:
-        rows = [replace(r, fields={**r.fields, source.label_field: r.label}) for r in rows]
+        rows = [with_label_field(row, source.label_field) for row in rows]
     groups: dict[tuple[str, ...], list[Example]] = {}
     fields = {row.id: row.fields for row in rows}
     for name, template in templates.items():

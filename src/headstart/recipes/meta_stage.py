@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import pydantic
 import torch
 
-from headstart.config import GROUPS, Group, MetaTrain, PromptKind, Scoring, Settings
+from headstart.config import GROUPS, Groups, MetaTrain, PromptKind, Scoring, Settings
 from headstart.errors import DataError
 from headstart.learn.doctor import diagnose_meta
 from headstart.learn.meta import MetaTrained, meta_train
@@ -69,7 +69,7 @@ class MetaStage(Settings):
     all_words: bool = False
     init: str = "vocab"
     prompt_kind: PromptKind = "shallow"
-    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_groups: Groups = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(96, ge=8)
     max_rows: int | None = pydantic.Field(None, ge=1)
@@ -170,7 +170,7 @@ def run_meta_train(context: Context[MetaStage]) -> None:
     ]
     generator = torch.Generator().manual_seed(derive_seed(context.seed, "prompt"))
     words = tasks[0].task.words
-    begin = initialiser(settings.init, model, words, settings.prompt_kind)
+    begin = initialiser(settings.init, model, words, settings.prompt_kind, settings.prompt_groups)
     start_PH = begin(settings.prompt_length, generator)
     space = space_of(model, settings.prompt_kind, settings.prompt_groups)
 

@@ -8,12 +8,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pydantic
 
 from headstart.config import Settings
 from headstart.errors import told_by_settings
 from headstart.prompts.files import to_json, write_whole
 from headstart.recipes.stages import Context, StageKind
+from headstart.seeds import derive_seed
 from headstart.tasks.example import Example
 from headstart.tasks.paper_mixture import P3, MixtureTask, Part, mixture_tasks
 from headstart.tasks.readers import read_examples
@@ -29,7 +31,8 @@ class P3Stage(Settings):
         part: ``train``, ``held_out`` or ``development`` of paper A's mixture.
         sets: Sets, or kinds of tasks, that are taken. Default: all.
         without: Sets, or kinds of tasks, that are left out.
-        cap: Rows that are taken at most; paper A: 500,000.
+        cap: Rows that are taken at most, drawn from all of them, as a set's file may be sorted by label;
+            paper A: 500,000.
         cap_of: What they are of: a ``set``, as the text says, all its templates together; or a ``task``, as
             the code has it.
         repository: P3 on the Hub, maybe ``@revision``.
@@ -68,7 +71,9 @@ def run_p3(context: Context[P3Stage]) -> None:
         share = templates[task.set] if settings.cap_of == "set" else 1
         path = context.folder / "tasks" / f"{task.config}.parquet"
         if not path.is_file():
-            write_task(path, islice(read_task(settings.repository, task), settings.cap // share))
+            rows = read_task(settings.repository, task)
+            mark = derive_seed(context.seed, "p3", task.name)
+            write_task(path, iter(drawn(rows, max(1, settings.cap // share), mark)))
         found.append({"name": task.name, "file": f"tasks/{path.name}", "rows": rows_in(path)})
     write_whole(context.folder / TASKS, to_json(found))
 
@@ -86,6 +91,24 @@ def read_task(repository: str, task: MixtureTask) -> Iterator[Example]:
         text, target = str(row.fields["text"]).strip(), str(row.label or "").strip()
         if text and target:  # promptsource's templates render some rows to nothing
             yield Example(row.id, {"text": text}, target)
+
+
+def drawn(rows: Iterator[Example], count: int, seed: int) -> list[Example]:
+    """Draw so many rows of a stream, each alike (Vitter 1985, algorithm R), and keep their order.
+
+    Example:
+        >>> rows = [Example(str(i), {}, None) for i in range(100)]
+        >>> [row.id for row in drawn(iter(rows), 3, seed=1)]
+        ['21', '43', '45']
+    """
+    generator = np.random.default_rng(seed)
+    kept: list[tuple[int, Example]] = []
+    for position, row in enumerate(rows):
+        if position < count:
+            kept.append((position, row))
+        elif (place := int(generator.integers(position + 1))) < count:
+            kept[place] = position, row
+    return [row for _, row in sorted(kept, key=lambda each: each[0])]
 
 
 def write_task(path: Path, rows: Iterator[Example]) -> None:
@@ -121,7 +144,7 @@ def rows_in(path: Path) -> int:
 
 
 def task_files(folder: Path) -> dict[str, Path] | None:
-    """Return the files of the tasks that a ``p3`` stage wrote; ``None`` where another stage did.
+    """Return the files of the tasks that a ``p3`` stage found rows of; ``None`` where another stage wrote.
 
     Example:
         >>> task_files(Path("nowhere")) is None
@@ -130,7 +153,8 @@ def task_files(folder: Path) -> dict[str, Path] | None:
     path = folder / TASKS
     if not path.is_file():
         return None
-    return {task["name"]: folder / task["file"] for task in json.loads(path.read_text())}
+    tasks = json.loads(path.read_text())
+    return {task["name"]: folder / task["file"] for task in tasks if task["rows"]}
 
 
-P3_KIND = StageKind("p3", 1, P3Stage, run_p3, uses_model=False)
+P3_KIND = StageKind("p3", 2, P3Stage, run_p3, uses_model=False)

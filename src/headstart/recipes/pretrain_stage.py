@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,13 +10,14 @@ from typing import Annotated, Any
 import pydantic
 import torch
 
-from headstart.config import GROUPS, Group, PromptKind, Scoring, Settings
+from headstart.config import GROUPS, Groups, PromptKind, Scoring, Settings
 from headstart.errors import DataError
 from headstart.learn.pretrain import Pretrained, pretrain
 from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.processes import is_first
 from headstart.learn.space import space_of
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser, named_start
+from headstart.models.initial import initialiser, wordless_start
 from headstart.models.load import load_model
 from headstart.prompts.files import PromptCard, save_prompt, to_json, write_whole
 from headstart.prompts.prompt import SoftPrompt
@@ -25,10 +27,14 @@ from headstart.recipes.source_stages import read_source_rows
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example, Rendered
+from headstart.tasks.mixture import Mixture
 from headstart.tasks.template import Template
 
 MODEL = "model"
 """The folder of the trained model, within the stage's."""
+
+CACHE = ".cache"
+"""Where the rows of files are laid out while they are read, within the stage's."""
 
 
 class PretrainStage(Settings):
@@ -38,10 +44,13 @@ class PretrainStage(Settings):
         rows: The stage that made the rows: text, and the target as their label.
         by: The column whose values are the tasks (paper A: a set under a template); a ``p3`` stage has its
             own.
-        template: Where the target follows the text.
-        init: Where the prompt begins: any initialiser but ``class-words``.
+        template: What the model reads before the target.
+        init: Where the prompt begins: any initialiser that needs no label words.
         prompt_kind: ``shallow``, ``deep`` or ``gated``.
         prompt_groups: Of an encoder-decoder, where a deep or gated prompt speaks.
+        in_units: Whether a deep or gated prompt is trained in units of its layers' own keys and values, so
+            that a step size is a part of their usual size, as ``lr_scale`` is in tuning; else, as in paper A,
+            in plain numbers, as ``lr`` is there.
         prompt_length: Vectors of the prompt, P; paper A: 20.
         max_length: Truncate longer sources to this many tokens, prompt included; paper A: 768 without it.
         max_target: Truncate longer targets to this many tokens; paper A: 192.
@@ -56,10 +65,11 @@ class PretrainStage(Settings):
 
     rows: Annotated[StageRef, of_kind("p3", "labelled", "pseudo-label", "cluster")]
     by: str = "source"
-    template: str = "{{ text }} {{ answer }}"
+    template: str = "{{ text }}"
     init: str = "vocab:5000"
     prompt_kind: PromptKind = "shallow"
-    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_groups: Groups = GROUPS
+    in_units: bool = False
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     max_length: int = pydantic.Field(768, ge=8)
     max_target: int = pydantic.Field(192, ge=1)
@@ -67,7 +77,7 @@ class PretrainStage(Settings):
     save_every: int = pydantic.Field(50, ge=1)
     train: Pretrain = Pretrain()
 
-    _init = pydantic.field_validator("init")(named_start)
+    _init = pydantic.field_validator("init")(wordless_start)
 
 
 def run_pretrain(context: Context[PretrainStage]) -> None:
@@ -76,19 +86,20 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
     model = load_model(context.base_model)
     reserve = settings.prompt_length if settings.train.trains != "model" else 0
     limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
+    cache = context.folder / CACHE
     encoded = encoded_tasks(
-        model, context.inputs[settings.rows], settings.by, Template(settings.template), limits
+        model,
+        context.inputs[settings.rows],
+        settings.by,
+        Template(settings.template),
+        limits,
+        cache,
     )
-    kept = {
-        name: rows
-        for name, rows in encoded.items()
-        if settings.train.method == "multitask" or len(rows) >= settings.train.rows_a_task
-    }
-    space = space_of(model, settings.prompt_kind, settings.prompt_groups)
+    space = space_of(model, settings.prompt_kind, settings.prompt_groups, settings.in_units)
     start_PX = None
     if reserve:
         generator = torch.Generator().manual_seed(derive_seed(context.seed, "prompt"))
-        begin = initialiser(settings.init, model, (), settings.prompt_kind)
+        begin = initialiser(settings.init, model, (), settings.prompt_kind, settings.prompt_groups)
         start_PX = begin(settings.prompt_length, generator)
 
     def progress(done: int, record: dict[str, float]) -> None:
@@ -96,23 +107,48 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
         context.progress(settings.train.method, done, settings.train.num_steps, note)
 
     found = pretrain(
-        *(model, list(kept.values()), start_PX, settings.train, context.seed, context.folder),
+        *(model, list(encoded.values()), start_PX, settings.train, context.seed, context.folder),
         *(settings.save_every, progress, space),
     )
-    _write(context, model, found, encoded, sorted(encoded.keys() - kept.keys()))
+    if is_first():
+        _write(context, model, found, encoded)
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def too_small(sizes: Mapping[str, int], train: Pretrain, seed: int) -> list[str]:
+    """Name the tasks that an epoch reads too few rows of for one draw, which meta-learning so never sees.
+
+    Example:
+        >>> too_small({"a": 4, "b": 2}, Pretrain(method="fomaml", task_batch_size=1, inner_steps=3), 1)
+        ['b']
+    """
+    if train.method == "multitask":
+        return []
+    quotas = Mixture(tuple(sizes.values()), train.mixing, seed).quotas
+    return sorted(n for n, quota in zip(sizes, quotas, strict=True) if quota < train.rows_a_task)
 
 
 def encoded_tasks(
-    model: BaseModel, folder: Path, by: str, template: Template, limits: Limits
+    model: BaseModel, folder: Path, by: str, template: Template, limits: Limits, cache: Path
 ) -> dict[str, Sequence[Encoded]]:
     """Make the tasks of a stage's rows, as tokens: at once, or of a ``p3`` stage's files as they are drawn.
+
+    Args:
+        model: The base model.
+        folder: The stage's.
+        by: The column whose values are the tasks.
+        template: What the model reads.
+        limits: How long a row may be.
+        cache: Where rows of files are laid out, to be drawn in any order.
 
     Raises:
         DataError: A row does not have the column, or no target.
     """
     files = task_files(folder)
     if files is not None:
-        return {name: TaskFile(path, model, template, limits) for name, path in files.items()}
+        return {
+            name: TaskFile(path, model, template, limits, cache) for name, path in files.items()
+        }
     return {
         name: model.encode([asked(template, row) for row in rows], limits)
         for name, rows in tasks_of(read_source_rows(folder), by).items()
@@ -128,17 +164,19 @@ class TaskFile(Sequence[Encoded]):
         >>> path = Path(tempfile.mkdtemp()) / "a.parquet"
         >>> write_task(path, iter([Example("a", {"text": "Hi"}, "Hello")]))
         >>> limits, template = Limits(), Template("{{ text }} {{ answer }}")
-        >>> task = TaskFile(path, load_model("tiny-causal"), template, limits)
+        >>> task = TaskFile(path, load_model("tiny-causal"), template, limits, path.parent / "cache")
         >>> len(task), len(task[0].candidates[0])
         (1, 6)
     """
 
-    def __init__(self, path: Path, model: BaseModel, template: Template, limits: Limits) -> None:
+    def __init__(
+        self, path: Path, model: BaseModel, template: Template, limits: Limits, cache: Path
+    ) -> None:
         """Open the file; nothing is read yet."""
         from datasets import Dataset, disable_progress_bars
 
         disable_progress_bars()
-        self._rows = Dataset.from_parquet(str(path), cache_dir=str(path.parent / ".arrow"))
+        self._rows = Dataset.from_parquet(str(path), cache_dir=str(cache))
         self._model, self._template, self._limits = model, template, limits
 
     def __len__(self) -> int:
@@ -191,16 +229,16 @@ def _write(
     model: BaseModel,
     found: Pretrained,
     encoded: Mapping[str, Sequence[Encoded]],
-    left_out: list[str],
 ) -> None:
     settings, folder = context.settings, context.folder
+    sizes = {name: len(task) for name, task in encoded.items()}
     at_hand = [row for task in encoded.values() if isinstance(task, list) for row in task]
     summary: dict[str, Any] = {
         "settings": settings.model_dump(mode="json"),
         "reading": settings.train.reading.model_dump(),
-        "tasks": {name: len(task) for name, task in encoded.items()},
-        "tasks_left_out": left_out,
-        "rows": sum(map(len, encoded.values())),
+        "tasks": sizes,
+        "tasks_left_out": too_small(sizes, settings.train, context.seed),
+        "rows": sum(sizes.values()),
         "rows_cut": sum(row.truncated > 0 for row in at_hand) if at_hand else found.rows_cut,
         "rows_seen": found.rows_seen,
         "tokens_seen": found.tokens_seen,
@@ -216,7 +254,7 @@ def _write(
     )
     card = PromptCard.of(
         prompt,
-        base_model=model.name if settings.train.trains == "prompt" else MODEL,
+        base_model=model.name if settings.train.trains == "prompt" else f"{folder.name}/{MODEL}",
         fingerprint=model.fingerprint(),
         task={"scoring": Scoring(rule="mean", eos=settings.eos).model_dump()},
         training={"seed": context.seed, "model_choices": model.choices, "pretrain": summary},
@@ -240,4 +278,4 @@ def save_model(folder: Path, model: BaseModel) -> None:
     model.tokenizer.save_pretrained(folder)
 
 
-PRETRAIN = StageKind("pretrain", 1, PretrainStage, run_pretrain)
+PRETRAIN = StageKind("pretrain", 1, PretrainStage, run_pretrain, shared=True)

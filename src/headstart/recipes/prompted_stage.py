@@ -7,21 +7,22 @@ stack.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import pydantic
 import torch
 
-from headstart.config import GROUPS, FewShot, Group, PromptKind, Scoring, Settings
-from headstart.errors import DataError, told_by_settings
+from headstart.config import GROUPS, FewShot, Group, Groups, PromptKind, Scoring, Settings
+from headstart.errors import DataError, UsageError, told_by_settings
 from headstart.evaluate.rank import scores_under
 from headstart.learn.fewshot import Run, tune
 from headstart.models.base import BaseModel, Encoded, Limits
-from headstart.models.initial import initialiser, named_start
+from headstart.models.initial import initialiser, wordless_start
 from headstart.models.load import load_model
 from headstart.prompts.bank import PromptBank
+from headstart.prompts.files import read_card
 from headstart.recipes.downstream_stage import Name
 from headstart.recipes.pretrain_stage import MODEL
 from headstart.recipes.results import Result, collect, judged
@@ -33,7 +34,7 @@ from headstart.tasks.fewshot import draw_shots
 from headstart.tasks.paper_mixture import mixture_tasks
 from headstart.tasks.promptsource import chosen_templates
 from headstart.tasks.readers import read_all
-from headstart.tasks.relabel import relabel
+from headstart.tasks.relabel import relabel, with_label_field
 from headstart.tasks.task import Task
 
 PAPER_A = FewShot(
@@ -112,7 +113,7 @@ class PromptedStage(Settings):
             at ``init``.
         init: Where prompts begin that no stage made.
         prompt_kind: Of those.
-        prompt_groups: Of an encoder-decoder, where they speak.
+        prompt_groups: Of an encoder-decoder, where they speak; a prompt of a stage has its own.
         prompt_length: Their vectors, P.
         num_shots: Rows of each tuning run; paper A: 16, not balanced. 0: zero-shot alone.
         zero_shot: Whether the model is also prompted without tuning.
@@ -120,7 +121,9 @@ class PromptedStage(Settings):
             set that have a question for them.
         num_test: Fixed test rows of each set; ``None``: all.
         max_length: Truncate longer rows to this many tokens, prompt included.
-        scoring: Paper A: the mean over tokens, with the end of the sequence; the released T0: without.
+        scoring: Paper A: the mean over tokens, with the end of the sequence.
+        source_eos: Whether an encoder's source ends with the end of the sequence; T0 as
+            released does not.
         train: How prompts are tuned.
 
     Example:
@@ -135,7 +138,7 @@ class PromptedStage(Settings):
     prompt: Annotated[StageRef, of_kind("pretrain", "meta-train")] | None = None
     init: str = "vocab:5000"
     prompt_kind: PromptKind = "shallow"
-    prompt_groups: tuple[Group, ...] = GROUPS
+    prompt_groups: Groups = GROUPS
     prompt_length: int = pydantic.Field(20, ge=1, le=1000)
     num_shots: int = pydantic.Field(16, ge=0)
     zero_shot: bool = True
@@ -143,9 +146,16 @@ class PromptedStage(Settings):
     num_test: int | None = pydantic.Field(None, ge=1)
     max_length: int = pydantic.Field(768, ge=8)
     scoring: Scoring = Scoring(rule="mean", eos=True)
+    source_eos: bool = True
     train: FewShot = PAPER_A
 
-    _init = pydantic.field_validator("init")(named_start)
+    _init = pydantic.field_validator("init")(wordless_start)
+
+    @pydantic.model_validator(mode="after")
+    def _scores_as_they_are(self) -> PromptedStage:
+        if self.scoring.calibrate:
+            raise ValueError("scoring.calibrate is of one task's label words; take it away")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +183,7 @@ def run_prompted(context: Context[PromptedStage]) -> None:
     """Prompt the model on every set; a set that is done is not done again."""
     settings = context.settings
     model = load_model(
-        str(context.inputs[settings.model] / MODEL) if settings.model else context.base_model
+        str(trained_model(context.inputs[settings.model])) if settings.model else context.base_model
     )
     names = list(settings.sets)
 
@@ -186,6 +196,46 @@ def run_prompted(context: Context[PromptedStage]) -> None:
         yield from prompt_and_judge(context, model, name, note)
 
     collect(context.folder, [(name, settings.method) for name in names], work)
+
+
+def trained_model(folder: Path) -> Path:
+    """Return the model that a ``pretrain`` stage trained.
+
+    Raises:
+        UsageError: It trained a prompt alone.
+
+    Example:
+        >>> trained_model(Path("both"))
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: model: stage 'both' trained no model; ...
+    """
+    if not (folder / MODEL).is_dir():
+        raise UsageError(
+            f"model: stage '{folder.name}' trained no model; take model away, so that the base model is "
+            "prompted, or name a stage with trains: both or model"
+        )
+    return folder / MODEL
+
+
+def own_groups(folder: Path) -> tuple[Group, ...]:
+    """Return where the prompt of a stage speaks.
+
+    Raises:
+        UsageError: The stage trained no prompt.
+
+    Example:
+        >>> own_groups(Path("model-only"))
+        Traceback (most recent call last):
+        ...
+        headstart.errors.UsageError: prompt: stage 'model-only' trained no prompt; ...
+    """
+    if not (folder / "card.json").is_file():
+        raise UsageError(
+            f"prompt: stage '{folder.name}' trained no prompt; take prompt away, so that tuning begins at "
+            "init, or name a stage with trains: both or prompt"
+        )
+    return read_card(folder).groups
 
 
 def prompt_and_judge(
@@ -205,7 +255,10 @@ def prompt_and_judge(
     settings = context.settings
     asked = ask(settings, model, name, context.data)
     spec = f"file:{context.inputs[settings.prompt]}" if settings.prompt else settings.init
-    begin = initialiser(spec, model, (), settings.prompt_kind)
+    groups = settings.prompt_groups
+    if settings.prompt:
+        groups = own_groups(context.inputs[settings.prompt])
+    begin = initialiser(spec, model, (), settings.prompt_kind, groups)
     group = settings.sets[name].group or name
 
     def results(
@@ -218,7 +271,7 @@ def prompt_and_judge(
         for n, (one, seed) in enumerate(zip(which, seeds, strict=True)):
             bank = None
             if prompts is not None:
-                bank = PromptBank.stack([prompts[n]], settings.prompt_kind, settings.prompt_groups)
+                bank = PromptBank.stack([prompts[n]], settings.prompt_kind, groups)
             scores_RC = scores_under(model, one.test, bank, settings.scoring)[0]
             yield judged(
                 [str(row.target) for row in one.test],
@@ -245,7 +298,7 @@ def prompt_and_judge(
                 *(f"{one.template}/{seed}", start(seed), one.train[seed], (), seed),
                 learned=settings.prompt is not None,
                 kind=settings.prompt_kind,
-                groups=settings.prompt_groups,
+                groups=groups,
             )
             for one, seed in pairs
         ]
@@ -275,7 +328,10 @@ def ask(
         for file, split in ((chosen.train, chosen.train_split), (chosen.test, chosen.test_split))
     )
     test = fixed_rows(test, settings.num_test)
-    limits = Limits(settings.max_length, settings.prompt_length, settings.scoring.eos)
+    limits = Limits(
+        *(settings.max_length, settings.prompt_length, settings.scoring.eos),
+        source_eos=settings.source_eos,
+    )
     found = []
     for template, text in templates.items():
         task = Task(text, (), ())
@@ -311,18 +367,6 @@ def _read(chosen: PromptedSet, path: str, split: str | None) -> list[Example]:
     if chosen.label_field:
         rows = [with_label_field(row, chosen.label_field) for row in rows]
     return rows if chosen.relabel is None else list(relabel(rows, chosen.relabel))
-
-
-def with_label_field(row: Example, name: str) -> Example:
-    """Give a row's templates its label under another name; digits become a number.
-
-    Example:
-        >>> with_label_field(Example("a", {}, "2"), "answer").fields
-        {'answer': 2}
-    """
-    label = str(row.label)
-    value = int(label) if label.isdecimal() else label
-    return replace(row, fields={**row.fields, name: value})
 
 
 PROMPTED = StageKind("prompted", 1, PromptedStage, run_prompted)

@@ -56,3 +56,15 @@ def relabel(
             yield replace(example, label=new)
         elif tally is not None:
             tally[example.label] += 1
+
+
+def with_label_field(row: Example, name: str) -> Example:
+    """Give a row's templates its label under another name; digits become a number.
+
+    Example:
+        >>> with_label_field(Example("a", {}, "2"), "answer").fields
+        {'answer': 2}
+    """
+    label = str(row.label)
+    value = int(label) if label.isdecimal() else label
+    return replace(row, fields={**row.fields, name: value})
