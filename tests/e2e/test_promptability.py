@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,6 +217,47 @@ def test_targets_are_cut_and_end_with_the_end(place):
         (cut,) = model.encode([row], Limits(eos=True, max_target=3))
         assert whole.candidates[0][-1] == model.tokenizer.eos_token_id
         assert cut.candidates[0] == whole.candidates[0][:3]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["false", "true"])
+def test_processes_share_a_stage(place, shard):
+    """Started together they write what one writes, to the last digits of a float32 sum."""
+    path = place / "recipe.yaml"
+    recipe(place)
+    path.write_text(
+        path.read_text().replace("lr: 0.01}", f"lr: 0.01, shard: {shard}, optimizer: sgd}}")
+    )
+    headstart = str(Path(sys.executable).with_name("headstart"))
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+    ]
+    for out, before in (("one", []), ("two", [*launch, "--no-python"])):
+        run = [headstart, "run", str(path), "--out", str(place / out), "--until"]
+        for words in ([*run, "rows"], [*before, *run, "both"]):
+            ended = subprocess.run(words, capture_output=True, text=True, timeout=240)
+            assert ended.returncode == 0, ended.stderr
+    one, two = (place / out / "both" for out in ("one", "two"))
+    ours, theirs = (load_prompt(folder)[0].vectors_PH for folder in (one, two))
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    models = [load_model(str(folder / "model"), dtype="float32").network for folder in (one, two)]
+    pairs = zip(*(model.state_dict().items() for model in models), strict=True)
+    assert all(torch.allclose(a, b, atol=1e-4) for (_, a), (_, b) in pairs)
+    assert not list(two.glob(".cache*"))
+
+
+def test_stages_that_trained_no_model_or_no_prompt_are_told(place):
+    for trains, changes, said in (
+        ("prompt", {}, "stage 'both' trained no model; take model away"),
+        ("model", {}, "stage 'both' trained no prompt; take prompt away"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            run_recipe(recipe(place, trains=trains, **changes), place / trains)
 
 
 def test_the_same_rows_are_drawn_under_all_templates_that_apply(place):

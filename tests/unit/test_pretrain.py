@@ -325,33 +325,122 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from headstart.learn.pretrain import pretrain
+from headstart.learn.space import space_of
 from headstart.models.load import wrap
-from headstart.models.tiny import tiny_seq2seq
-from tests.unit.test_pretrain import settings_of, start_of, tasks_of, weights
+from tests.unit.test_pretrain import BUILD, settings_of, start_of, tasks_of
 torch.set_num_threads(1)
-model = wrap(*tiny_seq2seq(), "t5", {{}})
-settings = settings_of({method!r}, num_steps=3, optimizer="sgd", meta_batch_size=4, batch_size=7)
-pretrain(model, tasks_of(model), start_of(model), settings, 3, Path({folder!r}))
+model = wrap(*BUILD[{name!r}](), {name!r}, {{}})
+settings = settings_of({method!r}, **{told!r})
+start = None if settings.trains == "model" else start_of(model, {kind!r})
+space = space_of(model, {kind!r})
+def progress(done, record):
+    if done == {until!r}:
+        sys.exit()
+pretrain(model, tasks_of(model), start, settings, 3, Path({folder!r}), 2, progress, space=space)
+torch.save(model.network.state_dict(), {folder!r} + "/" + str(torch.distributed.get_rank()))
 """
+SPREAD = {"num_steps": 3, "optimizer": "sgd", "meta_batch_size": 4, "batch_size": 7}
+
+
+def in_several(processes, tmp_path, name, method, told, kind="shallow", until=None):
+    """Train in processes of their own (gloo); return the state and the weights that each ends with."""
+    script, folder = tmp_path / "several.py", tmp_path / "out"
+    folder.mkdir(exist_ok=True)
+    root = str(Path(__file__).parents[2])
+    script.write_text(
+        SEVERAL.format(
+            root=root,
+            method=method,
+            folder=str(folder),
+            name=name,
+            told=told,
+            kind=kind,
+            until=until,
+        )
+    )
+    count = ["--standalone", "--nproc-per-node", str(processes), str(script)]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *count], check=True, timeout=240)
+    ended = [] if until else [torch.load(folder / str(k)) for k in range(processes)]
+    return load_state(folder / STATE), ended
+
+
+def same_as_one(tmp_path, processes, name, method, told, kind="shallow"):
+    (tensors, values), ended = in_several(processes, tmp_path, name, method, told, kind)
+    model = wrap(*BUILD[name](), name, {})
+    settings = settings_of(method, **{**told, "shard": False})
+    start = None if settings.trains == "model" else start_of(model, kind)
+    found = pretrain(model, tasks_of(model), start, settings, 3, space=space_of(model, kind))
+    for told_of in ("loss", "support_loss", "moved", "rows", "tokens", "grad_norm"):
+        expected = [record[told_of] for record in found.log]
+        assert [r[told_of] for r in values["log"]] == pytest.approx(expected, abs=1e-5, rel=1e-4)
+    if start is not None:
+        prompt = unflatten(tensors, values["state"])["trained"][-1]
+        made = space_of(model, kind).vectors(prompt)
+        assert torch.allclose(made, found.prompt_PX, atol=1e-5)
+    for one in ended:
+        for weight, other in zip(one.values(), model.network.state_dict().values(), strict=True):
+            assert torch.allclose(weight, other, atol=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 @pytest.mark.parametrize("method", METHODS)
 def test_several_processes_equal_one(method, processes, tmp_path):
-    """Rows, or tasks, over processes (gloo): sums, means over tokens and updates are those of one."""
-    script, root = tmp_path / "several.py", str(Path(__file__).parents[2])
-    script.write_text(SEVERAL.format(root=root, method=method, folder=str(tmp_path / "out")))
-    count = ["--standalone", "--nproc-per-node", str(processes), str(script)]
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", *count], check=True, timeout=240)
-    model = wrap(*tiny_seq2seq(), "t5", {})
-    settings = settings_of(method, num_steps=3, optimizer="sgd", meta_batch_size=4, batch_size=7)
-    found = pretrain(model, tasks_of(model), start_of(model), settings, 3)
-    tensors, values = load_state(tmp_path / "out" / STATE)
-    for name in ("loss", "support_loss", "moved", "rows", "tokens"):
-        expected = [record[name] for record in found.log]
-        assert [record[name] for record in values["log"]] == pytest.approx(expected, abs=1e-5)
-    *trained, prompt = unflatten(tensors, values["state"])["trained"]
-    assert torch.allclose(prompt, found.prompt_PX, atol=1e-5)
-    for one, other in zip(trained, model.network.parameters(), strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
+    """Rows, or tasks, over processes: sums, means over tokens and updates are those of one."""
+    same_as_one(tmp_path, processes, "tiny-seq2seq", method, SPREAD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+@pytest.mark.parametrize(
+    ("name", "method", "changes", "kind"),
+    [
+        ("tiny-seq2seq", "multitask", {}, "shallow"),
+        ("tiny-seq2seq", "multitask", {"batch_size": 3}, "shallow"),  # less rows than processes
+        ("tiny-seq2seq", "multitask", {"trains": "model"}, "shallow"),
+        ("tiny-seq2seq", "multitask", {"optimizer": "adafactor", "prompt_dropout": 0.3}, "deep"),
+        ("tiny-seq2seq", "fomaml", {"optimizer": "adafactor"}, "shallow"),
+        ("tiny-seq2seq", "fomaml", CARRIED, "deep"),
+        ("tiny-seq2seq", "reptile", {}, "shallow"),
+        ("tiny-seq2seq", "reptile", CARRIED, "deep"),
+        ("tiny-causal", "multitask", {"optimizer": "adamw", "checkpointing": True}, "shallow"),
+        ("tiny-causal", "fomaml", {}, "gated"),
+        ("tiny-causal", "reptile", {}, "shallow"),
+    ],
+)
+def test_weights_that_are_spread_are_trained_alike(
+    name, method, changes, kind, processes, tmp_path
+):
+    """FSDP2 equals plain data parallelism, which equals one process, in numbers and in what is left."""
+    same_as_one(tmp_path, processes, name, method, {**SPREAD, **changes, "shard": True}, kind)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("multitask", {"optimizer": "adafactor"}),
+        ("multitask", {"optimizer": "adamw"}),
+        ("reptile", {"optimizer": "adafactor", **CARRIED}),
+    ],
+)
+@pytest.mark.parametrize("shard", [False, True])
+def test_several_processes_go_on_where_they_were_stopped(method, changes, shard, tmp_path):
+    """As many end bit-identical, spread or not; another number goes on, with almost the same numbers."""
+    told = {**SPREAD, **changes, "num_steps": 5, "shard": shard}
+    runs = {}
+    for folder, stages in {"whole": [(2, None)], "stopped": [(2, 3), (2, None)]}.items():
+        place = tmp_path / folder
+        place.mkdir()
+        for processes, until in stages:
+            _, ended = in_several(processes, place, "tiny-seq2seq", method, told, until=until)
+        runs[folder] = ended
+    for one, other in zip(runs["whole"], runs["stopped"], strict=True):
+        assert not differ(one, other)
+    in_several(2, tmp_path, "tiny-seq2seq", method, told, until=3)
+    (_, values), ended = in_several(1, tmp_path, "tiny-seq2seq", method, told)
+    assert values["steps"] == 5
+    if "inner_state" in changes or "variant" in changes:
+        return  # each process carries its own
+    for name, weight in ended[0].items():
+        assert torch.allclose(weight, runs["whole"][0][name], atol=2e-2)

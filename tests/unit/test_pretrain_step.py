@@ -242,14 +242,21 @@ def test_zero_inner_steps_are_multi_task_training(model):
         settings = settings_of(method, inner_steps=0)
         tasks = [TaskRows([], rows_of(model, M, k)) for k in range(K)]
         found = STEPS[method](trainee_of(model), tasks, settings)
-        gradients = [p.grad.clone() for p in model.network.parameters() if p.grad is not None]
-        expected = [
-            multitask_step(trainee_of(model), task.query, settings_of("multitask"))
-            for task in tasks
-        ]
-        mean = sum(each.gradient_PX for each in expected) / K
-        assert same(found.gradient_PX, mean)
-        assert gradients
+        gradients = gradients_of(model)
+        prompts, weights = [], []
+        for task in tasks:
+            each = multitask_step(trainee_of(model), task.query, settings_of("multitask"))
+            prompts.append(each.gradient_PX)
+            weights.append(gradients_of(model))
+        assert same(found.gradient_PX, sum(prompts) / K)
+        assert len(gradients) > 10
+        for name, gradient in gradients.items():
+            assert same(gradient, sum(each[name] for each in weights) / K)
+
+
+def gradients_of(model):
+    named = model.network.named_parameters()
+    return {name: weight.grad.clone() for name, weight in named if weight.grad is not None}
 
 
 @pytest.mark.parametrize("how", ["tokens", "examples"])
@@ -290,11 +297,12 @@ def test_without_a_prompt_only_the_model_is_trained(model):
     trainee.prompt_PX = None
     found = multitask_step(trainee, rows, settings)
     losses = torch.cat([row_losses(model, [row], None, None, "tokens", PLAIN) for row in rows])
-    expected = (losses * row_weights(rows, settings)).sum().detach()
-    assert found.gradient_PX is None and found.loss == pytest.approx(
-        float(expected.detach()), rel=1e-6
-    )
-    assert any(w.grad is not None for w in trainee.weights)
+    expected = (losses * row_weights(rows, settings)).sum()
+    assert found.gradient_PX is None
+    assert found.loss == pytest.approx(float(expected.detach()), rel=1e-6)
+    gradients = torch.autograd.grad(expected, trainee.weights, allow_unused=True)
+    for weight, gradient in zip(trainee.weights, gradients, strict=True):
+        assert gradient is None or same(weight.grad, gradient)
 
 
 def test_dropped_rows_are_read_without_the_prompt(model):
@@ -306,6 +314,25 @@ def test_dropped_rows_are_read_without_the_prompt(model):
     assert every.loss == pytest.approx(multitask_step(bare, rows, settings).loss, rel=1e-6)
     half = multitask_step(trainee_of(model), rows, settings, [True, False, True, False])
     assert half.gradient_PX.abs().max() > 0
+
+
+@pytest.mark.parametrize("method", ["fomaml", "reptile", "maml"])
+def test_so_are_query_rows_of_the_methods_that_adapt(model, method):
+    """With all of them bare, the query loss and the outer gradient of the weights know no prompt."""
+    settings = settings_of(method, inner_steps=1)
+    tasks = [TaskRows(task.support[:1], task.query) for task in tasks_of(model, settings)]
+    found = STEPS[method](trainee_of(model), tasks, settings, [[True] * M] * K)
+    gradients = gradients_of(model)
+    bare = trainee_of(model)
+    bare.prompt_PX = None
+    losses = [multitask_step(bare, task.query, settings_of("multitask")).loss for task in tasks]
+    assert found.loss == pytest.approx(sum(losses) / K, rel=1e-6)
+    if method == "reptile":  # whose prompt still goes the way of its support rows
+        assert found.gradient_PX.abs().max() > 0
+        return
+    assert found.gradient_PX.abs().max() == 0
+    for name, gradient in gradients_of(model).items():
+        assert same(gradients[name], gradient / K)
 
 
 def test_readings_differ_where_they_say_so(model):

@@ -8,7 +8,7 @@ by side; a second-order product runs the groups once more instead of keeping all
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from headstart.config import Scoring
+from headstart.learn.processes import largest_over_processes, my_rows, sum_over_processes
+from headstart.learn.shards import is_sharded
 from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
 from headstart.models.batches import by_length, score_all, slots
@@ -86,7 +88,10 @@ class StackedLoss:
         mask_NP: Which prompt slots are real. Default: all.
         weight_B: What each row counts in the loss of its prompt. Default: all rows of a prompt alike.
         weights: Weights of the model whose gradients are taken too: :meth:`first_order` and
-            :meth:`second_order` add them to their ``grad``.
+            :meth:`second_order` add them to their ``grad``. These are all that ask for a gradient.
+
+    Where the model's weights are spread over processes, each process works on a share of the rows, and
+    all get the same losses and gradients.
 
     Example:
         >>> from headstart.models.load import load_model
@@ -119,6 +124,12 @@ class StackedLoss:
             weight_B = 1 / self.rows_of_prompt_N[self.counted_B]
         self.weight_B, self.weights = weight_B, list(weights)
         self.space, self.mask_NP = space, mask_NP
+        self.together = is_sharded(model)
+        if self.together:
+            mine, counts = my_rows(len(rows), model.device)
+            self.rows = [rows[i] for i in mine]
+            self.owner_B, self.counted_B = self.owner_B[mine], self.counted_B[mine]
+            self.weight_B = weight_B[mine] * counts
 
     def __call__(self, prompts_NPH: Tensor) -> tuple[Tensor, Tensor]:
         """Return losses [N] in nats and gradients [N, P, H], which can be differentiated again."""
@@ -134,17 +145,22 @@ class StackedLoss:
     ) -> tuple[Tensor, Tensor]:
         def work(group: _Group) -> tuple[Tensor, Tensor]:
             loss_B, leaf_GPX = self._weighted(group), group.bank.only.vectors_NPX
-            torch.autograd.backward(loss_B.sum(), inputs=[leaf_GPX, *weights])
+            torch.autograd.backward(loss_B.sum(), inputs=None if weights else [leaf_GPX])
             return _gradient(leaf_GPX), loss_B.detach()
 
         leaf_NPH, shared = self._prefill(prompts_NPH)
         groups, parts = self._map(work, shared)
         grad_NPX = _gathered(shared, groups, [grad for grad, _ in parts])
-        torch.autograd.backward(shared.only.vectors_NPX, grad_NPX, inputs=[leaf_NPH, *weights])
+        torch.autograd.backward(
+            shared.only.vectors_NPX, grad_NPX, inputs=None if weights else [leaf_NPH]
+        )
         loss_N = torch.zeros(len(prompts_NPH), dtype=parts[0][1].dtype)
         for group, (_, loss_B) in zip(groups, parts, strict=True):
             loss_N.index_add_(0, self.counted_B[group.rows], loss_B.cpu())
-        return loss_N.to(prompts_NPH.device), _gradient(leaf_NPH)
+        loss_N, grad_NPH = loss_N.to(prompts_NPH.device), _gradient(leaf_NPH)
+        if self.together:
+            return sum_over_processes(loss_N), sum_over_processes(grad_NPH)
+        return loss_N, grad_NPH
 
     def second_order(self, prompts_NPH: Tensor, direction_NPH: Tensor) -> Tensor:
         """Return the Hessian of the summed losses times a direction [N, P, H].
@@ -188,7 +204,7 @@ class StackedLoss:
         """Each row's loss times its weight: by default their sum is the sum of the prompts' means."""
         rows = [self.rows[i] for i in group.rows]
         loss_B = row_losses(self.model, rows, group.bank, group.owner_B, self.loss, self.scoring)
-        return loss_B * self.weight_B[group.rows].to(loss_B)
+        return loss_B * self.weight_B[group.rows].to(loss_B) * group.counts
 
     def _map(
         self, work: Callable[[_Group], Any], shared: PromptBank
@@ -208,6 +224,14 @@ class StackedLoss:
             bank = shared.take(owners)
             leaf_GPX = bank.only.vectors_NPX.detach().requires_grad_()
             groups.append(_Group(rows, owners, owner_B, bank.holding(leaf_GPX)))
+        if self.together:  # all run as many forwards, the last ones for nothing
+            missing = largest_over_processes(len(groups), device) - len(groups)
+            leaf_GPX = groups[-1].bank.only.vectors_NPX
+            groups += [
+                replace(groups[-1], bank=bank.holding(leaf_GPX.detach().requires_grad_()), counts=0)
+                for _ in range(missing)
+            ]
+            return groups, list(map(one, groups))
         if self.weights or self.model.network.training:  # they share gradients, or random numbers
             return groups, list(map(one, groups))
         return groups, map_groups(one, groups, device)
@@ -225,6 +249,7 @@ class _Group:
     owners: Tensor
     owner_B: Tensor
     bank: PromptBank
+    counts: int = 1
 
 
 def _gathered(shared: PromptBank, groups: Sequence[_Group], parts: Sequence[Tensor]) -> Tensor:

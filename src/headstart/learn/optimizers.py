@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from headstart.learn.shards import settled
 from headstart.ops.inner_loop import adafactor_change
 
 
@@ -53,7 +54,7 @@ class Adafactor(torch.optim.Optimizer):
                     self.state[weight].get("moments"),
                     least_factored=group["least_factored"],
                 )
-                self.state[weight]["moments"] = moments
+                self.state[weight]["moments"] = settled(moments)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 weight.sub_(group["lr"] * change_1D[0])
 

@@ -33,6 +33,7 @@ from headstart.learn.pretrain_loss import TaskRows, Trainee, row_weights
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.pretrain_step import STEPS, Outer, multitask_step
 from headstart.learn.processes import is_first, my_share, sum_over_processes
+from headstart.learn.shards import is_sharded, sharded, spread_as, whole
 from headstart.learn.space import SHALLOW, Space
 from headstart.learn.stops import held_stops
 from headstart.learn.trainable import in_training, outer_optimizer
@@ -122,8 +123,13 @@ def pretrain(
         raise UsageError("trains: model has no prompt; both and prompt begin with one")
     started = time.perf_counter()
     dtype = model.embedding_VH.dtype
-    with in_training(model, settings, seed) as weights, held_stops() as asked_to_stop:
-        run = _PretrainRun(model, weights, tasks, start_PX, settings, seed, space, dtype)
+    with (
+        in_training(model, settings, seed),
+        sharded(model, settings.shard) as own,
+        held_stops() as asked_to_stop,
+    ):
+        weights = [weight for weight in own.network.parameters() if weight.requires_grad]
+        run = _PretrainRun(own, weights, tasks, start_PX, settings, seed, space, dtype)
         if folder is not None and (folder / STATE).is_file():
             run.load(folder / STATE)
 
@@ -216,7 +222,7 @@ class _PretrainRun:
             rows = [self.tasks[task][row] for task, row in self._next(index, settings.batch_size)]
             self._check(rows)
             left_out, weight_B = without(len(rows)), row_weights(rows, settings)
-            mine = my_share(range(len(rows)), trainee.model.device)
+            mine = self._share(len(rows))
             outer = Outer(None, 0.0)
             if mine:
                 outer = multitask_step(
@@ -233,7 +239,7 @@ class _PretrainRun:
         every = [row for task in tasks for part in (*task.support, task.query) for row in part]
         self._check(every)
         queries = [without(len(task.query)) for task in tasks]
-        mine = my_share(range(len(tasks)), trainee.model.device)
+        mine = self._share(len(tasks))
         outer = Outer(None, 0.0)
         if mine:
             outer = STEPS[settings.method](
@@ -241,13 +247,19 @@ class _PretrainRun:
             )
         return every, self._summed(outer, len(mine) / len(tasks))
 
+    def _share(self, count: int) -> list[int]:
+        """Return the rows or tasks that are this process's; a spread model shares out rows by itself."""
+        if is_sharded(self.trainee.model):
+            return list(range(count))
+        return my_share(range(count), self.trainee.model.device)
+
     def _check(self, rows: Sequence[Encoded]) -> None:
         if any(row.target is None for row in rows):
             raise DataError("every row needs a target to learn")
 
     def _summed(self, outer: Outer, part: float) -> Outer:
         """Add the processes' gradients up, each counting as its part of the update's tasks."""
-        if own_processes().num_processes == 1:
+        if own_processes().num_processes == 1 or is_sharded(self.trainee.model):
             return outer
         trainee = self.trainee
         told = torch.tensor(
@@ -289,7 +301,13 @@ class _PretrainRun:
         before = settings.reading.clip == "before" and settings.reading.displacement == "divided"
         scale = settings.inner_lr if before and settings.method == "reptile" else 1.0
         limit = settings.clip_norm / scale  # a displacement is clipped before it is divided
-        return float(torch.nn.utils.clip_grad_norm_(self.trained, limit))
+        gradients = [weight.grad for weight in self.trained if weight.grad is not None]
+        norms = [whole(torch.linalg.vector_norm(gradient)) for gradient in gradients]
+        norm = float(torch.linalg.vector_norm(torch.stack(norms)))
+        if norm > limit:
+            for gradient in gradients:
+                gradient.mul_(limit / (norm + 1e-6))
+        return norm
 
     def _drift(self) -> float:
         if self.start_PX is None or self.trainee.prompt_PX is None:
@@ -310,11 +328,14 @@ class _PretrainRun:
             "steps": found.steps, "rows_seen": found.rows_seen,
             "tokens_seen": found.tokens_seen, "rows_cut": found.rows_cut, "log": found.log,
         }  # fmt: skip
-        state = {
-            "trained": self.trained, "start": self.start_PX,
-            "optimizer": self.optimizer.state_dict(),
-        }  # fmt: skip
-        inner, inner_shape = flatten([trainee.prompt_state, trainee.weight_states])
+        state = whole(
+            {
+                "trained": self.trained,
+                "start": self.start_PX,
+                "optimizer": self.optimizer.state_dict(),
+            }
+        )
+        inner, inner_shape = flatten(whole([trainee.prompt_state, trainee.weight_states]))
         # every process carries its own from task to task; those of the state before stay until it is replaced
         own_path = self._inner_path(path, found.steps)
         save_state(own_path, inner, {"state": inner_shape})
@@ -338,17 +359,26 @@ class _PretrainRun:
         check_same_run(path, values, self._values(), (state["start"], self.start_PX))
         with torch.no_grad():
             for mine, saved in zip(self.trained, state["trained"], strict=True):
-                mine.copy_(saved)
+                mine.copy_(spread_as(saved, mine))
         self.optimizer.load_state_dict(state["optimizer"])
+        for weight, found in self.optimizer.state.items():
+            self.optimizer.state[weight] = spread_as(found, weight)
         inner_path = self._inner_path(path, values["steps"])
         if inner_path.is_file():
             inner, told = load_state(inner_path)
             carried = on_device(unflatten(inner, told["state"]), self.trainee.model.device)
-            self.trainee.prompt_state, self.trainee.weight_states = carried
+            self.trainee.prompt_state, states = carried
+            self.trainee.weight_states = [
+                spread_as(found, weight)
+                for found, weight in zip(states, self.trainee.weights, strict=False)
+            ]
         else:
+            carried = self.settings.reading.inner_state == "carried"
             log.warning(
-                "%s was made by another number of processes than %d: the run goes on, and ends with numbers "
-                "that differ in their last digits", path, own_processes().num_processes,
+                "%s was made by another number of processes than %d: the run goes on, and ends with %s",
+                path, own_processes().num_processes,
+                "other numbers, since each process carries inner state of its own" if carried else
+                "numbers that differ in their last digits",
             )  # fmt: skip
         found = self.found
         found.steps, found.log = values["steps"], values["log"]

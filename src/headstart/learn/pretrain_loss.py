@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
+from headstart.learn.gradient import StackedLoss
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.space import SHALLOW, Space
 from headstart.models.base import BaseModel, Encoded
-from headstart.models.batches import by_length
 
 
 @dataclass(slots=True, eq=False)
@@ -118,13 +117,20 @@ def prompt_loss(
 
 
 def bare_gradient(trainee: Trainee, rows: Sequence[Encoded], weight_B: Tensor) -> float:
-    """Add the weights' gradients of rows that have no prompt; return their loss."""
-    total = 0.0
-    for group in by_length([row.size for row in rows]):
-        chosen = [rows[i] for i in group]
-        with torch.enable_grad():
-            loss_B = row_losses(trainee.model, chosen, None, None, "tokens", PLAIN)
-            loss = (loss_B * weight_B[group].to(loss_B)).sum()
-            torch.autograd.backward(loss, inputs=list(trainee.weights))
-        total += float(loss.detach())
-    return total
+    """Add the weights' gradients of rows that have no prompt; return their loss.
+
+    Example:
+        >>> from headstart.models.load import load_model
+        >>> row = Encoded("a", (5, 6), ((7, 8),), target=0)
+        >>> model = load_model("tiny-causal")
+        >>> weights = [weight.requires_grad_() for weight in model.network.parameters()]
+        >>> bare_gradient(Trainee(model, weights, None), [row], torch.ones(1)) > 0
+        True
+    """
+    nothing_1PH = torch.zeros(1, 1, trainee.model.hidden_size)
+    loss = StackedLoss(
+        *(trainee.model, rows, [-1] * len(rows), "tokens"),
+        weight_B=weight_B,
+        weights=trainee.weights,
+    )
+    return float(loss.first_order(nothing_1PH)[0])

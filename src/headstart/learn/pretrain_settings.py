@@ -102,6 +102,8 @@ class Pretrain(Settings):
             its support rows twice.
         checkpointing: Keep the layers' inputs alone for the backward pass, and run each layer once more
             there: a third more time for a fraction of the memory, which long rows need.
+        shard: Spread the model's weights over the processes that were started together (FSDP2), for models
+            that one device cannot hold; not of ``maml``. Alone there is nothing to spread.
         mixing: How much of each task an epoch reads.
         num_steps: Updates.
 
@@ -137,6 +139,7 @@ class Pretrain(Settings):
     prompt_dropout: float = pydantic.Field(0.0, ge=0, lt=1)
     dropout: bool = False
     checkpointing: bool = False
+    shard: bool = False
     mixing: Mixing = Mixing(cap=500_000)
     num_steps: int = pydantic.Field(100, ge=0)
 
@@ -156,6 +159,8 @@ class Pretrain(Settings):
             raise ValueError(
                 "maml reads its support rows twice, and dropout would differ; take dropout: false"
             )
+        if self.method == "maml" and self.shard:
+            raise ValueError("weights that are spread have no second derivative; take shard: false")
         if self.trains == "prompt" and self.prompt_dropout:
             raise ValueError(
                 "rows without the prompt teach the model, and trains: prompt trains none; take "

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from headstart.learn.gradient import PLAIN, StackedLoss, row_losses
 from headstart.learn.pretrain_loss import (
@@ -26,6 +27,7 @@ from headstart.learn.pretrain_loss import (
     stacked_loss,
 )
 from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.shards import is_sharded, settled
 from headstart.models.base import Encoded
 from headstart.ops.inner_loop import (
     CHANGES,
@@ -198,12 +200,13 @@ STEPS: dict[str, Callable[..., Outer]] = {
 
 @contextmanager
 def frozen(weights: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-    """Let a block's forwards keep nothing for the gradients of weights.
+    """Let a block's forwards keep nothing for the gradients of weights; spread ones keep what they keep.
 
     Example:
         >>> with frozen([]):
         ...     pass
     """
+    weights = [weight for weight in weights if not isinstance(weight, DTensor)]
     for weight in weights:
         weight.requires_grad_(False)
     try:
@@ -261,8 +264,7 @@ def _whole_model(
     without: Sequence[bool],
 ) -> tuple[Tensor, Tensor]:
     """Add to ``taken`` what one step on the query rows takes off every weight; return loss and gradient."""
-    leaf_1PX = prompt_PX.detach()[None].requires_grad_()
-    owner_B = torch.tensor([-1 if out else 0 for out in without] or [0] * len(rows))
+    owner = [-1 if out else 0 for out in without] or [0] * len(rows)
     carried = settings.reading.inner_state == "carried"
     states, change = trainee.weight_states, _change(settings)
     if carried and not states:
@@ -274,8 +276,18 @@ def _whole_model(
         taken[i].add_(step_1[0])
         weight.grad = None
         if carried:
-            states[i] = state
+            states[i] = settled(state)
 
+    if is_sharded(trainee.model):  # what all processes say about a weight comes at the end
+        weight_B = row_weights(rows, settings)
+        loss_1, grad_1PX = prompt_loss(trainee, rows, owner, weight_B, trainee.weights).first_order(
+            prompt_PX[None]
+        )
+        for i, weight in enumerate(trainee.weights):
+            if weight.grad is not None:
+                take(i, weight)
+        return loss_1[0], grad_1PX[0]
+    leaf_1PX = prompt_PX.detach()[None].requires_grad_()
     hooks = [
         weight.register_post_accumulate_grad_hook(partial(take, i))
         for i, weight in enumerate(trainee.weights)
@@ -283,7 +295,7 @@ def _whole_model(
     try:
         with torch.enable_grad():
             bank = trainee.space.bank(leaf_1PX)
-            loss_B = row_losses(trainee.model, rows, bank, owner_B, "tokens", PLAIN)
+            loss_B = row_losses(trainee.model, rows, bank, torch.tensor(owner), "tokens", PLAIN)
             loss = (loss_B * row_weights(rows, settings).to(loss_B)).sum()
             torch.autograd.backward(loss, inputs=[leaf_1PX, *trainee.weights])
     finally:

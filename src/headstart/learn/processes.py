@@ -24,6 +24,29 @@ def my_share(items: Sequence[Item], device: torch.device) -> list[Item]:
     return list(items[state.process_index :: state.num_processes])
 
 
+def my_rows(count: int, device: torch.device) -> tuple[list[int], int]:
+    """Return this process's share of so many rows, and what they count: one that counts 0 if it has none.
+
+    Example:
+        >>> my_rows(3, torch.device("cpu"))
+        ([0, 1, 2], 1)
+    """
+    mine = my_share(range(count), device)
+    return (mine, 1) if mine else ([0], 0)
+
+
+def largest_over_processes(count: int, device: torch.device) -> int:
+    """Return the largest of all processes' numbers; each gets it.
+
+    Example:
+        >>> largest_over_processes(3, torch.device("cpu"))
+        3
+    """
+    from accelerate.utils import gather
+
+    return int(gather(torch.tensor([count], device=device)).max())
+
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """Add a tensor up over all processes; each gets the sum.
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
@@ -89,11 +89,12 @@ def cut(vectors_BPX: Tensor, places: Places) -> dict[Any, tuple[Tensor, Tensor]]
     }
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Recorder:
     """What a forward's text itself brings to every layer; stands where a forward's prompts would.
 
-    Attributes:
+    No dataclass, as FSDP2 would hand a copy of one to every layer.
+
+    Args:
         seen: Every attention module's keys and values [B, heads, T, D], in the order in which they ran.
 
     Example:
@@ -101,7 +102,9 @@ class Recorder:
         {}
     """
 
-    seen: dict[Any, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    def __init__(self, seen: dict[Any, tuple[Tensor, Tensor]] | None = None) -> None:
+        """Hold what was seen; a forward adds to it."""
+        self.seen = {} if seen is None else seen
 
     def places(self, group_of: Callable[[Any], Group]) -> dict[Any, Place]:
         """Give every module its place, one after the other.
@@ -132,14 +135,17 @@ class Recorder:
         return torch.cat([part.transpose(1, 2).flatten(2) for part in parts], dim=-1)
 
 
-@dataclass(frozen=True, eq=False)
 class LayerPrompts:
     """The keys and values that the B rows of a forward bring to every layer.
 
-    Attributes:
+    No dataclass, as FSDP2 would hand a copy of one to every layer.
+
+    Args:
         places: Where each module finds its own.
         deep: The rows' deep prompts, gathered.
         gated: Their gated prompts.
+
+    Attributes:
         masks: Attention masks and what they are with the prompts' columns: layers share them.
 
     Example:
@@ -147,10 +153,10 @@ class LayerPrompts:
         True
     """
 
-    places: Places
-    deep: Stack | None
-    gated: Stack | None
-    masks: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = field(default_factory=dict)
+    def __init__(self, places: Places, deep: Stack | None, gated: Stack | None) -> None:
+        """Hold the prompts; they are cut apart when a module first asks."""
+        self.places, self.deep, self.gated = places, deep, gated
+        self.masks: dict[tuple[int, int], tuple[Tensor | None, Tensor]] = {}
 
     @cached_property
     def deep_parts(self) -> dict[Any, tuple[Tensor, Tensor]]:
