@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,13 @@ from headstart.config import check_settings
 from headstart.errors import DataError, UsageError
 from headstart.models.load import load_model
 from headstart.prompts.files import load_prompt
-from headstart.recipes.engine import run_recipe
+from headstart.recipes.engine import estimates, plan, run_recipe
 from headstart.recipes.kinds import KINDS
+from headstart.recipes.labelled_stage import LabelledSource, read_labelled, under_templates
 from headstart.recipes.prompted_stage import PromptedSet, PromptedStage, ask
 from headstart.recipes.recipe import load_recipe
 from headstart.recipes.results import read_results
+from headstart.recipes.source_stages import read_source_rows
 from headstart.tasks.example import Example
 from headstart.tasks.paper_mixture import mixture_tasks
 
@@ -260,6 +263,18 @@ def test_stages_that_trained_no_model_or_no_prompt_are_told(place):
             run_recipe(recipe(place, trains=trains, **changes), place / trains)
 
 
+def test_a_plan_says_what_pretraining_takes(place):
+    """Of rows of full length before they are there, of their own lengths after."""
+    study, out = recipe(place), place / "out"
+    before = estimates(study, out, plan(study, out))
+    assert list(before) == ["both"] and before["both"].startswith("rows of full length, about ")
+    run_recipe(study, out, until="rows")
+    after = estimates(study, out, plan(study, out))["both"]
+    assert re.match(r"rows of \d+ and \d tokens, about \S+ GiB on each device, \S+ TFLOP", after)
+    run_recipe(study, out, until="both")
+    assert estimates(study, out, plan(study, out)) == {}
+
+
 def test_the_same_rows_are_drawn_under_all_templates_that_apply(place):
     stage = recipe(place).stage("held-out").settings
     data = {name: str(place / name) for name in ("pairs.jsonl", "pairs.yaml")}
@@ -287,7 +302,6 @@ stages:
         relabel: {"yes": "0", "no": "1"}
         templates: pairs.yaml
         use: ["does it?", only short]
-        keep: [premise]
         cut: drop
       p3: {file: p3.jsonl, text: source, label: target, by: [set, template], without: [s1]}
 """
@@ -296,6 +310,7 @@ stages:
     lines = (place / "out/rows/rows.jsonl").read_text().splitlines()
     rows = [json.loads(line) for line in lines]
     sources = {row["source"] for row in rows}
+    assert len(read_source_rows(place / "out/rows")) == len(rows)  # ids are told apart
     assert sources == {"pairs/does it?", "pairs/only short", "p3/s0/t"}
     (first, *_) = [row for row in rows if row["source"] == "pairs/does it?"]
     assert first["text"].startswith("Rain So wet") and first["label"] in ("Yes", "No")
@@ -307,7 +322,10 @@ stages:
             "templates make",
         ),
         (("        cut: drop", "        cut: end"), "take cut: drop"),
-        (("keep: [premise]", "keep: [premises]"), "no column 'premises'; did you mean 'premise'"),
+        (
+            ("        cut: drop", "        keep: [premise]\n        cut: drop"),
+            "some sources keep 'premise'",
+        ),
         (("        cut: drop", "        bins: [1]\n        cut: drop"), "take text and bins away"),
         (("without: [s1]", "without: [s1/t], only: [s1/t]"), "both name 's1/t'"),
     ):
@@ -315,6 +333,15 @@ stages:
         with pytest.raises((DataError, UsageError), match=said):
             run_recipe(load_recipe(path, KINDS), place / "out")
         path.write_text(path.read_text().replace(*reversed(change)))
+    source = LabelledSource(
+        file="pairs.jsonl", templates="pairs.yaml", cut="drop", keep=["premises"]
+    )
+    with pytest.raises(DataError, match="no column 'premises'; did you mean 'premise'"):
+        under_templates(
+            read_labelled(source, str(place / "pairs.jsonl"), Counter()),
+            source,
+            str(place / "pairs.yaml"),
+        )
 
 
 def test_p3_is_read_task_by_task_and_drawn_lazily(place, monkeypatch):

@@ -121,6 +121,8 @@ def _shown(output: Output, stage: Stage, found: Found) -> Iterator[Progress]:
 
 
 def _show_plan(output: Output, study: Recipe, folder: Path, outcomes: list[Outcome]) -> None:
+    from headstart.recipes.engine import estimates
+
     output.say(f"{study.name}: {study.description}" if study.description else study.name)
     output.say(f"base model: {study.base_model}, seed: {study.seed}, data: {study.data}")
     rows = []
@@ -130,10 +132,14 @@ def _show_plan(output: Output, study: Recipe, folder: Path, outcomes: list[Outco
             [outcome.stage.name, outcome.stage.kind.name, WORDS[outcome.found.state], because]
         )
     _left_table(output, ["stage", "kind", "plan", "because"], rows)
+    takes = estimates(study, folder, outcomes)
+    for name, words in takes.items():
+        output.say(f"{name}: {words}")
     output.say(f"run directory: {folder}", "dry run: nothing was written")
     told = [outcome.to_dict() for outcome in outcomes]
     for one in told:
         del one["seconds"]
+        one["estimate"] = takes.get(str(one["stage"]))
     output.result({"dry_run": True, "out": str(folder), "stages": told, "recipe": study.resolved()})
 
 

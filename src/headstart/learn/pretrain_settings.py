@@ -166,8 +166,8 @@ class Pretrain(Settings):
                 "rows without the prompt teach the model, and trains: prompt trains none; take "
                 "prompt_dropout: 0"
             )
-        if self.trains == "model" and (self.prompt_lr is not None or self.prompt_dropout):
-            raise ValueError("trains: model has no prompt; take prompt_lr and prompt_dropout away")
+        if self.trains == "model" and self.prompt_dropout:
+            raise ValueError("trains: model has no prompt to drop; take prompt_dropout away")
         if self.clip == "before" and not (
             self.method == "reptile" and self.reading.displacement == "divided"
         ):

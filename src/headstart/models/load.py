@@ -87,6 +87,26 @@ def load_model(
     return wrap(network.to(place), tokenizer, name, choices)
 
 
+def skeleton(name: str) -> Any:
+    """Build a base model's network without its weights, to measure it.
+
+    Raises:
+        ModelError: No such model, or one of an unknown type.
+
+    Example:
+        >>> skeleton("tiny-causal").config.model_type
+        'llama'
+    """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    if name in TINY:
+        return TINY[name]()[0]
+    config = _read_config(name, _locate(name))
+    reader = AutoModelForCausalLM if config.model_type in CAUSAL_TYPES else AutoModelForSeq2SeqLM
+    with torch.device("meta"):
+        return reader.from_config(config, trust_remote_code=False)  # type: ignore[no-untyped-call]
+
+
 @lru_cache(maxsize=4)
 def cached_model(name: str, dtype: Dtype = "auto", attention: Attention = "auto") -> BaseModel:
     """Load a model once per process; clones of an estimator share it.

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from headstart.errors import HeadstartError, UsageError, did_you_mean
 from headstart.models.processes import own_processes
@@ -235,17 +236,8 @@ def _run_stage(
             begin(folder, work, found)
         together.wait_for_everyone()
         begun = time.perf_counter()
-        context = Context(
-            settings=stage.settings,
-            base_model=stage.base_model,
-            seed=stage.seed,
-            folder=folder,
-            inputs={name: out / name for name in stage.inputs},
-            data={str(f): recipe.source(f) for _, f in marked(stage.settings, DataFile)},
-            progress=progress,
-        )
         try:
-            stage.kind.run(context)
+            stage.kind.run(context_of(recipe, stage, out, progress))
         except HeadstartError as error:
             raise type(error)(f"stage '{stage.name}': {error}") from error
         together.wait_for_everyone()
@@ -255,6 +247,55 @@ def _run_stage(
         manifest = read_record(folder / MANIFEST, Manifest)
         assert manifest is not None, folder
         return manifest.content
+
+
+def context_of(
+    recipe: Recipe, stage: Stage, out: Path, progress: Progress = silent
+) -> Context[Any]:
+    """Gather all that a stage may look at.
+
+    Example:
+        >>> from headstart.config import Settings
+        >>> from headstart.recipes.recipe import make_recipe
+        >>> from headstart.recipes.stages import StageKind
+        >>> kinds = {"note": StageKind("note", 1, Settings, lambda context: None)}
+        >>> recipe = make_recipe({"name": "t", "stages": {"a": {"kind": "note"}}}, Path("t"), kinds)
+        >>> context_of(recipe, recipe.stage("a"), Path("out")).folder.name
+        'a'
+    """
+    return Context(
+        settings=stage.settings,
+        base_model=stage.base_model,
+        seed=stage.seed,
+        folder=out / stage.name,
+        inputs={name: out / name for name in stage.inputs},
+        data={str(f): recipe.source(f) for _, f in marked(stage.settings, DataFile)},
+        progress=progress,
+    )
+
+
+def estimates(recipe: Recipe, out: Path, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Say what the stages that would run will take, where their kind can tell.
+
+    Args:
+        recipe: The study.
+        out: Its run directory.
+        outcomes: The plan.
+
+    Example:
+        >>> estimates(Recipe(Path("a"), "a", "", "m", 1, Path(), ()), Path("out"), [])
+        {}
+    """
+    found = {}
+    for outcome in outcomes:
+        stage = outcome.stage
+        if stage.kind.estimate is None or outcome.found.state is State.done:
+            continue
+        try:
+            found[stage.name] = stage.kind.estimate(context_of(recipe, stage, out))
+        except HeadstartError as error:
+            found[stage.name] = f"not known: {error}"
+    return found
 
 
 def _chosen(recipe: Recipe, only: str | None, until: str | None) -> Sequence[Stage]:

@@ -127,6 +127,16 @@ class LabelledStage(Settings):
     leak_words: int = pydantic.Field(8, ge=1)
     held_out: tuple[DataFile, ...] = ()
 
+    @pydantic.model_validator(mode="after")
+    def _one_table(self) -> LabelledStage:
+        kept = {frozenset(source.keep) for source in self.sources.values()}
+        if len(kept) > 1:
+            column = sorted(frozenset.union(*kept) - frozenset.intersection(*kept))[0]
+            raise ValueError(
+                f"keep: some sources keep '{column}' and some do not; all rows are one table"
+            )
+        return self
+
 
 def run_labelled(context: Context[LabelledStage]) -> None:
     """Gather labelled sources: de-duplicated, balanced, without leaks."""
@@ -163,7 +173,8 @@ def run_labelled(context: Context[LabelledStage]) -> None:
                 reports[full]["dropped"]["too_long"] = len(found) - len(given)
             rows += [
                 row_of(
-                    f"{name}/{row.id}",
+                    # a row comes once under every template
+                    f"{full if source.templates else name}/{row.id}",
                     row.text + source.question,
                     row.label,
                     **{column: str(fields[row.id][column]) for column in source.keep},

@@ -13,17 +13,20 @@ import torch
 from headstart.config import GROUPS, Groups, PromptKind, Scoring, Settings
 from headstart.errors import DataError
 from headstart.learn.pretrain import Pretrained, pretrain
+from headstart.learn.pretrain_cost import Shape, cost_of
 from headstart.learn.pretrain_settings import Pretrain
 from headstart.learn.processes import is_first
 from headstart.learn.space import space_of
 from headstart.models.base import BaseModel, Encoded, Limits
 from headstart.models.initial import initialiser, wordless_start
-from headstart.models.load import load_model
+from headstart.models.load import TINY, cached_model, load_model, skeleton
+from headstart.models.probe import matmul_rate
+from headstart.models.processes import own_device, own_processes
 from headstart.prompts.files import PromptCard, save_prompt, to_json, write_whole
 from headstart.prompts.prompt import SoftPrompt
 from headstart.recipes.fewshot import library_versions
 from headstart.recipes.p3_stage import task_files
-from headstart.recipes.source_stages import read_source_rows
+from headstart.recipes.source_stages import ROWS, read_source_rows
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
 from headstart.seeds import derive_seed
 from headstart.tasks.example import Example, Rendered
@@ -32,6 +35,9 @@ from headstart.tasks.template import Template
 
 MODEL = "model"
 """The folder of the trained model, within the stage's."""
+
+SAMPLE = 256
+"""Rows, evenly over all, whose lengths an estimate is of."""
 
 CACHE = ".cache"
 """Where the rows of files are laid out while they are read, within the stage's."""
@@ -278,4 +284,33 @@ def save_model(folder: Path, model: BaseModel) -> None:
     model.tokenizer.save_pretrained(folder)
 
 
-PRETRAIN = StageKind("pretrain", 1, PretrainStage, run_pretrain, shared=True)
+def estimate_pretrain(context: Context[PretrainStage]) -> str:
+    """Say what memory and time the stage will take on this machine, by a short measurement of it.
+
+    Rows count as long as those that are there are on average; before they are, as long as they may be.
+    """
+    settings = context.settings
+    shape = Shape.of(skeleton(context.base_model))
+    folder = context.inputs[settings.rows]
+    reserve = settings.prompt_length if settings.train.trains != "model" else 0
+    source, target = float(settings.max_length), float(settings.max_target)
+    how = "rows of full length, "
+    if task_files(folder) is None and (folder / ROWS).is_file():
+        rows = read_source_rows(folder)
+        model = cached_model(context.base_model)
+        limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
+        template = Template(settings.template)
+        some = model.encode([asked(template, r) for r in rows[:: 1 + len(rows) // SAMPLE]], limits)
+        source = reserve + sum(len(row.source) for row in some) / len(some)
+        target = sum(len(row.candidates[0]) for row in some) / len(some)
+        how = f"rows of {source:.0f} and {target:.0f} tokens, "
+    cost = cost_of(shape, settings.train, source, target, own_processes().num_processes)
+    place = own_device()
+    dtype = torch.bfloat16 if context.base_model not in TINY else torch.float32
+    rate = matmul_rate(shape.hidden, 4 * shape.hidden, dtype, place)
+    return how + cost.told(rate * own_processes().num_processes, settings.train.num_steps)
+
+
+PRETRAIN = StageKind(
+    "pretrain", 1, PretrainStage, run_pretrain, shared=True, estimate=estimate_pretrain
+)

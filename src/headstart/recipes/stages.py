@@ -171,6 +171,8 @@ class StageKind(Generic[S]):
             files, byte for byte: no times and no absolute paths in them.
         uses_model: Whether the base model matters; if not, another one leaves the stage done.
         shared: Whether processes that were started together (``torchrun``) can run it, each its share.
+        estimate: Says what it will take, before it begins; the folders of inputs may not be there yet.
+            ``None``: not known.
 
     Example:
         >>> def note(context: Context[Settings]) -> None:
@@ -185,6 +187,7 @@ class StageKind(Generic[S]):
     run: Callable[[Context[S]], None]
     uses_model: bool = True
     shared: bool = False
+    estimate: Callable[[Context[S]], str] | None = None
 
     def __post_init__(self) -> None:
         assert re.fullmatch(NAME, self.name), self.name
