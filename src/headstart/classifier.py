@@ -57,7 +57,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dev_size: Rows that ``fit`` holds out for early stopping. Default 0: ``num_steps`` updates.
         max_length: Truncate longer rows to this many tokens, prompt included. Default None: a row
             longer than the model is an error.
-        optimizer: This and the following, to ``reparameterise``: see ``headstart.config.FewShot``.
+        optimizer: This and the following, to ``least_factored``: see ``headstart.config.FewShot``.
         rule: This and the following, to ``calibrate``: see ``headstart.config.Scoring``.
         dtype: Of the base model's weights; ``auto``: what is fastest here, or the loaded model's.
         attention: The attention kernel; ``auto``: the same.
@@ -100,6 +100,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         eval_every: int = _TRAIN.eval_every,
         patience: int = _TRAIN.patience,
         reparameterise: int | None = _TRAIN.reparameterise,
+        least_factored: int = _TRAIN.least_factored,
         rule: str = _SCORING.rule,
         gamma: float = _SCORING.gamma,
         eos: bool = _SCORING.eos,
@@ -131,6 +132,7 @@ class PromptClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.eval_every = eval_every
         self.patience = patience
         self.reparameterise = reparameterise
+        self.least_factored = least_factored
         self.rule = rule
         self.gamma = gamma
         self.eos = eos

@@ -33,7 +33,7 @@ BLOCKS = [
 
 
 def test_recipes_in_the_guides_load(tmp_path: Path) -> None:
-    assert len(BLOCKS) == 1
+    assert len(BLOCKS) == 2
     for block in BLOCKS:
         path = tmp_path / "recipe.yaml"
         path.write_text(block)

@@ -42,7 +42,7 @@ from headstart.models.processes import own_processes
 from headstart.ops.initialise import root_mean_square
 from headstart.prompts.files import write_whole
 from headstart.seeds import derive_seed
-from headstart.tasks.mixture import Mixture
+from headstart.tasks.mixture import Mixture, Stream
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +171,10 @@ class _PretrainRun:
     ) -> None:
         self.dtype = dtype
         self.tasks, self.settings, self.seed = tasks, settings, seed
-        self.mixture = Mixture(tuple(map(len, tasks)), settings.mixing, seed)
-        self.epochs: dict[int, list[Any]] = {}
+        mixture = Mixture(tuple(map(len, tasks)), settings.mixing, seed)
+        self.stream = Stream(
+            mixture, None if settings.method == "multitask" else settings.rows_a_task
+        )
         self.start_PX = None
         prompt: torch.nn.Parameter | None = None
         if start_PX is not None:
@@ -219,7 +221,10 @@ class _PretrainRun:
             return [bool(out) for out in dropped.random(count) < settings.prompt_dropout]
 
         if settings.method == "multitask":
-            rows = [self.tasks[task][row] for task, row in self._next(index, settings.batch_size)]
+            rows = [
+                self.tasks[task][row]
+                for task, row in self.stream.update(index, settings.batch_size)
+            ]
             self._check(rows)
             left_out, weight_B = without(len(rows)), row_weights(rows, settings)
             mine = self._share(len(rows))
@@ -231,7 +236,7 @@ class _PretrainRun:
                 )
             return rows, self._summed(outer, 1.0)
         tasks = []
-        for batch in self._next(index, settings.meta_batch_size):
+        for batch in self.stream.update(index, settings.meta_batch_size):
             rows = [self.tasks[task][row] for task, row in batch]
             size = settings.task_batch_size
             parts = [rows[i : i + size] for i in range(0, len(rows), size)]
@@ -277,23 +282,6 @@ class _PretrainRun:
         loss, before, moved = told[:3].tolist()
         whole = None if gradient is None else told[3:].view_as(gradient)
         return Outer(whole, loss, before, moved)
-
-    def _next(self, index: int, count: int) -> list[Any]:
-        """Return the update's items: as many, one epoch after the other."""
-        size = self.mixture.num_rows
-        if self.settings.method != "multitask":
-            size = self.mixture.num_batches(self.settings.rows_a_task)
-        return [self._epoch(i // size)[i % size] for i in range(index * count, (index + 1) * count)]
-
-    def _epoch(self, epoch: int) -> list[Any]:
-        if epoch not in self.epochs:  # an update may reach from one into the next
-            self.epochs = {e: items for e, items in self.epochs.items() if e == epoch - 1}
-            if self.settings.method == "multitask":
-                self.epochs[epoch] = self.mixture.epoch(epoch)
-            else:
-                rows = self.settings.rows_a_task
-                self.epochs[epoch] = self.mixture.task_batches(epoch, rows)
-        return self.epochs[epoch]
 
     def _clip(self) -> float:
         """Clip the outer gradient of model and prompt together; return its norm before."""

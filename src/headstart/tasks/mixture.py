@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pydantic
@@ -136,3 +137,40 @@ class Mixture:
         assert len(batches) == self.num_batches(size)
         order = np.random.default_rng(derive_seed(self.seed, "tasks", epoch))
         return [batches[i] for i in order.permutation(len(batches))]
+
+
+class Stream:
+    """A mixture's rows, or its batches of one task each, update by update: one epoch after the other.
+
+    Args:
+        mixture: What is read.
+        rows_a_task: Rows of a batch of one task. ``None``: rows one by one.
+
+    Example:
+        >>> stream = Stream(Mixture((2, 3), seed=1), None)
+        >>> len({*stream.update(0, 2), *stream.update(1, 2)})
+        4
+        >>> [[task for task, row in batch] for batch in Stream(Mixture((4,)), 2).update(0, 3)]
+        [[0, 0], [0, 0], [0, 0]]
+    """
+
+    def __init__(self, mixture: Mixture, rows_a_task: int | None) -> None:
+        """Hold the mixture; epochs are laid out when an update first reads of them."""
+        self.mixture, self.rows_a_task = mixture, rows_a_task
+        self._epochs: dict[int, list[Any]] = {}
+
+    def update(self, index: int, count: int) -> list[Any]:
+        """Return the items of an update that reads so many, as all before it did."""
+        size = self.mixture.num_rows
+        if self.rows_a_task is not None:
+            size = self.mixture.num_batches(self.rows_a_task)
+        return [self._epoch(i // size)[i % size] for i in range(index * count, (index + 1) * count)]
+
+    def _epoch(self, epoch: int) -> list[Any]:
+        if epoch not in self._epochs:  # an update may reach from one into the next
+            self._epochs = {e: items for e, items in self._epochs.items() if e == epoch - 1}
+            if self.rows_a_task is None:
+                self._epochs[epoch] = list(self.mixture.epoch(epoch))
+            else:
+                self._epochs[epoch] = list(self.mixture.task_batches(epoch, self.rows_a_task))
+        return self._epochs[epoch]
