@@ -158,7 +158,9 @@ def page(found: Studies, words: str) -> str:
 
 def grid(results: Sequence[Result]) -> str:
     chosen = [
-        f"seed {r.seed}: {r.details['lr']:g} ({r.details['dev_accuracy']:.3f})" for r in results
+        f"seed {r.seed}: {r.details['lr']:g} ({r.details['dev_accuracy']:.3f} there, "
+        f"{r.accuracy:.3f} on the test rows)"
+        for r in results
     ]
     return "; ".join(chosen) or "not run"
 
