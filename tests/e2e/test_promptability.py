@@ -198,6 +198,7 @@ def test_a_killed_stage_goes_on_and_ends_the_same(place, monkeypatch):
         (("method: multitask", "method: fomal"), UsageError, "fomaml"),
         (("max_target: 8", "max_targett: 8"), UsageError, "max_target"),
         (("set, template]", "set, templat]"), DataError, "templat"),
+        (("cells:", "baseline: ous\n    cells:"), UsageError, "did you mean 'ours'"),
     ],
 )
 def test_a_wrong_recipe_is_one_line(place, change, error, said):

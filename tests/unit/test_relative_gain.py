@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from headstart.evaluate.relative_gain import average_relative_gain
+from headstart.evaluate.relative_gain import average_relative_gain, resampled
 
 PUBLISHED = (
     Path(__file__).parents[3] / "shared/data/paper_a_published_accuracies/xl_deep_16shot.json"
@@ -50,3 +51,18 @@ def test_a_guess_gains_nothing_and_nothing_to_average_is_told():
         average_relative_gain({}, {})
     with pytest.raises(KeyError):
         average_relative_gain({("a", "t"): 0.25}, {})
+
+
+def test_other_rows_are_drawn_alike_for_all_templates_and_methods():
+    """A set's templates, and methods, share a draw; so a method differs from itself by nothing."""
+    generator = np.random.default_rng(1)
+    one = {("a", t): (generator.random(200) < 0.6).astype(float) for t in ("x", "y")}
+    other = {**one, ("b", "x"): (generator.random(50) < 0.3).astype(float)}
+    drawn, again = resampled(one, 500), resampled(other, 500)
+    assert all(d["a", "x"] == e["a", "x"] for d, e in zip(drawn, again, strict=True))
+    values = np.array([d["a", "x"] for d in drawn])
+    assert abs(values.mean() - one["a", "x"].mean()) < 0.01
+    expected = np.sqrt(one["a", "x"].mean() * (1 - one["a", "x"].mean()) / 200)
+    assert values.std() == pytest.approx(expected, rel=0.15)
+    same = {("a", "x"): one["a", "x"], ("a", "y"): 1 - one["a", "x"]}
+    assert all(d["a", "x"] + d["a", "y"] == pytest.approx(1) for d in resampled(same, 50))

@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Literal
 
+import numpy as np
+
+from headstart.seeds import derive_seed
+
 Reading = Literal["groups", "sets", "templates"]
 """What is averaged last. ``groups``: nine in paper A's code, where ANLI's three rounds are one; ``sets``:
 eleven; ``templates``: all 116 alike, as its text says."""
@@ -58,3 +62,37 @@ def average_relative_gain(
         unit = unit or (groups or {}).get(name, name)
         gains.setdefault(unit, []).append(relative_gain(accuracy, chances[name, template]))
     return fmean(map(fmean, gains.values()))
+
+
+Rights = Mapping[tuple[str, str], np.ndarray]
+"""Which rows were right, by (set, template): [R], of several seeds their mean."""
+
+
+def resampled(
+    rights: Rights, draws: int = 1000, seed: int = 0
+) -> list[dict[tuple[str, str], float]]:
+    """Draw the test rows of every set again, with replacement: paper A's bootstrap over examples.
+
+    Templates of a set that ask of as many rows ask of the same ones, and so do all methods: their draws are
+    paired.
+
+    Args:
+        rights: By set and template.
+        draws: How often.
+        seed: Of the draws.
+
+    Returns:
+        The accuracies of each draw.
+
+    Example:
+        >>> rights = {("a", "t"): np.array([1.0, 0.0]), ("a", "u"): np.array([0.0, 1.0])}
+        >>> {one["a", "t"] + one["a", "u"] for one in resampled(rights, 50)}
+        {1.0}
+    """
+    columns = {}
+    for (name, template), right_R in rights.items():
+        rows = len(right_R)
+        generator = np.random.default_rng(derive_seed(seed, "bootstrap", name, rows))
+        index_DR = generator.integers(rows, size=(draws, rows))
+        columns[name, template] = np.asarray(right_R, dtype=float)[index_DR].mean(1)
+    return [{key: float(values[d]) for key, values in columns.items()} for d in range(draws)]

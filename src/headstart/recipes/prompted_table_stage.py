@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Annotated, get_args
 
+import numpy as np
 import pydantic
 
 from headstart.config import Settings
-from headstart.errors import DataError
-from headstart.evaluate.relative_gain import Reading, average_relative_gain
+from headstart.errors import DataError, did_you_mean
+from headstart.evaluate.relative_gain import Reading, average_relative_gain, resampled
 from headstart.prompts.files import write_whole
 from headstart.recipes.results import Result, read_results
 from headstart.recipes.stages import Context, StageKind, StageRef, of_kind
@@ -43,7 +44,8 @@ class PromptedTableStage(Settings):
 
     Attributes:
         cells: The stages and their places, row by row.
-        reading: Which average of relative gains the first table shows; the second shows all.
+        reading: Which average of relative gains the first table shows; the last shows all.
+        baseline: The row that others are compared with, column by column. Default: no comparison.
         title: The page's title.
         note: A paragraph below it.
 
@@ -55,8 +57,22 @@ class PromptedTableStage(Settings):
 
     cells: tuple[Cell, ...] = pydantic.Field(min_length=1)
     reading: Reading = "groups"
+    baseline: str | None = None
     title: str = "Promptability"
     note: str = ""
+
+    @pydantic.model_validator(mode="after")
+    def _each_place_once(self) -> PromptedTableStage:
+        places = [(cell.row, cell.column) for cell in self.cells]
+        twice = [place for place in places if places.count(place) > 1]
+        if twice:
+            raise ValueError(f"cells: row '{twice[0][0]}' comes twice in column '{twice[0][1]}'")
+        rows = [row for row, _ in places]
+        if self.baseline is not None and self.baseline not in rows:
+            raise ValueError(
+                f"baseline: no row '{self.baseline}'{did_you_mean(self.baseline, rows)}"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +83,59 @@ class Summary:
         gains: Average relative gain x 100, by reading.
         accuracy: Mean over sets of the mean over templates, in per cent.
         sets: Accuracy of each set, in per cent.
+        drawn: Gain (of the reading asked for) and accuracy of each draw of other test rows [draws, 2].
 
     Example:
-        >>> Summary({"sets": 1.0}, 50.0, {"rte": 50.0}).accuracy
+        >>> Summary({"sets": 1.0}, 50.0, {"rte": 50.0}, np.ones((2, 2))).accuracy
         50.0
     """
 
     gains: Mapping[Reading, float]
     accuracy: float
     sets: Mapping[str, float]
+    drawn: np.ndarray
 
 
-def summarise(results: Sequence[Result]) -> Summary:
+def summarise(results: Sequence[Result], reading: Reading = "groups") -> Summary:
     """Average the results of one method with one number of shots.
 
     Example:
         >>> told = {"chance": 0.5, "group": "nli", "set": "rte", "template": "a"}
-        >>> one = Result(target="rte/a", method="m", seed=1, accuracy=0.6, macro_f1=0.6, details=told)
-        >>> found = summarise([one])
+        >>> judged = {"accuracy": 0.6, "macro_f1": 0.6, "right": (1, 1, 1, 0, 0), "details": told}
+        >>> found = summarise([Result(target="rte/a", method="m", seed=1, **judged)])
         >>> round(found.gains["groups"], 6), found.accuracy
         (20.0, 60.0)
     """
     by_template: dict[tuple[str, str], list[float]] = {}
+    rights: dict[tuple[str, str], list[Sequence[bool]]] = {}
     chances: dict[tuple[str, str], float] = {}
     groups: dict[str, str] = {}
     for result in results:
         key = (result.details["set"], result.details["template"])
         by_template.setdefault(key, []).append(result.accuracy)
+        rights.setdefault(key, []).append(result.right)
         chances[key] = result.details["chance"]
         groups[key[0]] = result.details["group"]
     accuracies = {key: fmean(values) for key, values in by_template.items()}
-    sets = {
-        name: 100 * fmean(value for key, value in accuracies.items() if key[0] == name)
-        for name in groups
-    }
+
+    def of_sets(found: Mapping[tuple[str, str], float]) -> dict[str, float]:
+        by_set: dict[str, list[float]] = {}
+        for (name, _), value in found.items():
+            by_set.setdefault(name, []).append(value)
+        return {name: 100 * fmean(values) for name, values in by_set.items()}
+
     gains = {
-        reading: 100 * average_relative_gain(accuracies, chances, reading, groups)
-        for reading in READINGS
+        each: 100 * average_relative_gain(accuracies, chances, each, groups) for each in READINGS
     }
-    return Summary(gains, fmean(sets.values()), sets)
+    drawn = [
+        (
+            100 * average_relative_gain(found, chances, reading, groups),
+            fmean(of_sets(found).values()),
+        )
+        for found in resampled({key: np.mean(each, axis=0) for key, each in rights.items()})
+    ]
+    sets = of_sets(accuracies)
+    return Summary(gains, fmean(sets.values()), sets, np.array(drawn))
 
 
 def run_prompted_table(context: Context[PromptedTableStage]) -> None:
@@ -116,19 +146,33 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
         results = read_results(context.inputs[cell.results] / "results.jsonl")
         for shots in dict.fromkeys(result.labels.get("train", 0) for result in results):
             mine = [result for result in results if result.labels.get("train", 0) == shots]
-            found[cell.row, f"{cell.column}, {shots}-shot"] = summarise(mine)
+            found[cell.row, f"{cell.column}, {shots}-shot"] = summarise(mine, settings.reading)
     if not found:
         raise DataError("no result to show; run the stages that make them")
     rows = list(dict.fromkeys(row for row, _ in found))
     columns = list(dict.fromkeys(column for _, column in found))
     sets = list(dict.fromkeys(name for summary in found.values() for name in summary.sets))
 
-    def layout(value: Callable[[Summary], float]) -> str:
+    def layout(value: Callable[[tuple[str, str]], str], shown: Sequence[str] = rows) -> str:
         cells = [
-            [row, *(f"{value(found[row, c]):.1f}" if (row, c) in found else "–" for c in columns)]
-            for row in rows
+            [row, *(value((row, c)) if (row, c) in found else "–" for c in columns)]
+            for row in shown
         ]
         return markdown_table(["method", *columns], cells)
+
+    def gain(place: tuple[str, str]) -> str:
+        return f"{found[place].gains[settings.reading]:.1f} {_between(found[place].drawn[:, 0])}"
+
+    def accuracy(place: tuple[str, str]) -> str:
+        return f"{found[place].accuracy:.1f} {_between(found[place].drawn[:, 1])}"
+
+    def gained(place: tuple[str, str]) -> str:
+        base = found.get((str(settings.baseline), place[1]))
+        if base is None:
+            return "–"
+        mine, reading = found[place], settings.reading
+        more = mine.gains[reading] - base.gains[reading]
+        return f"{more:+.1f} {_between((mine.drawn - base.drawn)[:, 0], '+')}"
 
     every = [
         [
@@ -142,18 +186,28 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
     parts = [
         f"# {settings.title}",
         settings.note,
-        f"Average relative gain x 100 (over {settings.reading}).",
-        layout(lambda summary: summary.gains[settings.reading]),
+        f"Average relative gain x 100 (over {settings.reading}), with the 95 % interval over test rows "
+        "(bootstrap, 1,000 draws; it speaks of other rows, not of other seeds or templates).",
+        layout(gain),
         "Accuracy in per cent, mean over sets of the mean over templates.",
-        layout(lambda summary: summary.accuracy),
+        layout(accuracy),
         "Gain in its three readings, accuracy, and each set's.",
         markdown_table(
             ["", *(f"gain over {reading}" for reading in READINGS), "accuracy", *sets], every
         ),
     ]
+    if settings.baseline is not None:
+        others = [row for row in rows if row != settings.baseline]
+        said = f"Gain above '{settings.baseline}', on the same draws of rows."
+        parts[5:5] = [said, layout(gained, others)]
     write_whole(context.folder / "table.md", "\n\n".join(part for part in parts if part) + "\n")
 
 
+def _between(drawn_D: np.ndarray, sign: str = "") -> str:
+    low, high = np.percentile(drawn_D, [2.5, 97.5])
+    return f"[{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
 PROMPTED_TABLE = StageKind(
-    "prompted-table", 1, PromptedTableStage, run_prompted_table, uses_model=False
+    "prompted-table", 2, PromptedTableStage, run_prompted_table, uses_model=False
 )
