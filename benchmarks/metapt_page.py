@@ -79,6 +79,10 @@ def tables(
     return "\n\n".join(parts)
 
 
+def against(results: Sequence[Result], methods: Sequence[str]) -> str:
+    return comparison_table(right_answers(results), TARGETS, methods, "fine-tuning")
+
+
 def curve(name: str, series: Mapping[str, Mapping[float, Sequence[Result]]], x_label: str) -> str:
     """Draw what is there, and write its numbers in a table under it."""
     lines = {
@@ -119,11 +123,23 @@ def page(found: Studies, words: str) -> str:
             for line, shape in pairs.items()
         }
 
+    table_1 = [r for r in of("metapt-small", "rivals") if r.target == "SST-5" and r.seed <= 3]
     labels = {
         method: {n: chosen(of("metapt-small", f"labels-{n}", f"ft-{n}"), method) for n in FIGURE_2}
         for method in ("PPT", "MetaPT", "fine-tuning")
     }
+    labels["fine-tuning"][40] = chosen(table_1, "fine-tuning")
+    fresh = of("sentiment", "fresh", "fresh-rivals")
     filled = {
+        "fresh": tables(
+            fresh,
+            TARGETS,
+            ["vocabulary", "headstart", "headstart, untuned", "fine-tuning"],
+            "vocabulary",
+        )
+        + "\n\n"
+        + against(fresh, ["headstart"]),
+        "against_fine_tuning": against(first, ["PPT", "multi-task", "FOMAML", "MAML", "headstart"]),
         "table_1": tables(first, TARGETS, TABLE_1, "vocabulary"),
         "untuned": tables(
             [r for r in small if r.method.endswith(", untuned")] + of("sentiment", "tuned"),

@@ -65,6 +65,7 @@ class Protocol(Settings):
         dev_shots: Further labels for early stopping; 0: a fixed number of steps.
         seeds: One draw each.
         num_test: Fixed test rows, drawn once; ``None``: all.
+        skip_test: Of these, so many are left out before: rows that choices may have been made by.
 
     Example:
         >>> Protocol().seeds
@@ -75,6 +76,7 @@ class Protocol(Settings):
     dev_shots: int = pydantic.Field(40, ge=0)
     seeds: tuple[int, ...] = pydantic.Field((1, 2, 3, 4, 5), min_length=1)
     num_test: int | None = pydantic.Field(400, ge=1)
+    skip_test: int = pydantic.Field(0, ge=0)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -157,7 +159,7 @@ def rows_of_target(target: Target, train: str, test: str, protocol: Protocol) ->
     return Rows(
         {seed: [pool[i] for i in draw.train] for seed, draw in draws.items()},
         {seed: [pool[i] for i in draw.dev] for seed, draw in draws.items()},
-        fixed_rows(judged, protocol.num_test),
+        fixed_rows(judged, protocol.num_test, protocol.skip_test),
     )
 
 
@@ -186,12 +188,23 @@ def rows_reader(
     return read
 
 
-def fixed_rows(rows: Sequence[Example], count: int | None) -> list[Example]:
+def fixed_rows(rows: Sequence[Example], count: int | None, skip: int = 0) -> list[Example]:
     """Take ``count`` rows that depend on the number of rows alone, in their order.
 
+    Args:
+        rows: All rows.
+        count: How many; ``None``: all.
+        skip: Leave out those that so many would be.
+
+    Raises:
+        DataError: None is left.
+
     Example:
-        >>> [row.id for row in fixed_rows([Example(str(i), {}) for i in range(9)], 3)]
-        ['2', '4', '5']
+        >>> rows = [Example(str(i), {}) for i in range(9)]
+        >>> [row.id for row in fixed_rows(rows, 3)], [row.id for row in fixed_rows(rows, 2, skip=3)]
+        (['2', '4', '5'], ['3', '6'])
     """
-    chosen = np.random.default_rng(0).permutation(len(rows))[:count]
+    chosen = np.random.default_rng(0).permutation(len(rows))[skip:][:count]
+    if rows and not len(chosen):
+        raise DataError(f"skip_test={skip}: there are {len(rows)} test rows; leave some")
     return [rows[i] for i in sorted(chosen)]
