@@ -149,6 +149,21 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
             found[cell.row, f"{cell.column}, {shots}-shot"] = summarise(mine, settings.reading)
     if not found:
         raise DataError("no result to show; run the stages that make them")
+    write_whole(context.folder / "table.md", page(found, settings))
+
+
+def page(found: Mapping[tuple[str, str], Summary], settings: PromptedTableStage) -> str:
+    """Lay the summaries out, by row and column.
+
+    Example:
+        >>> told = {"chance": 0.5, "group": "nli", "set": "rte", "template": "a"}
+        >>> judged = {"accuracy": 0.75, "macro_f1": 0.6, "right": (1, 1, 1, 0), "details": told}
+        >>> summary = summarise([Result(target="rte/a", method="m", seed=1, **judged)])
+        >>> cell = {"results": "prompted", "row": "T0", "column": "Deep"}
+        >>> shown = page({("T0", "Deep, 0-shot"): summary}, PromptedTableStage(cells=[cell]))
+        >>> [line for line in shown.splitlines() if line.startswith("| T0")][1]
+        '| T0 | 75.0 [25.0, 100.0] |'
+    """
     rows = list(dict.fromkeys(row for row, _ in found))
     columns = list(dict.fromkeys(column for _, column in found))
     sets = list(dict.fromkeys(name for summary in found.values() for name in summary.sets))
@@ -200,7 +215,7 @@ def run_prompted_table(context: Context[PromptedTableStage]) -> None:
         others = [row for row in rows if row != settings.baseline]
         said = f"Gain above '{settings.baseline}', on the same draws of rows."
         parts[5:5] = [said, layout(gained, others)]
-    write_whole(context.folder / "table.md", "\n\n".join(part for part in parts if part) + "\n")
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _between(drawn_D: np.ndarray, sign: str = "") -> str:

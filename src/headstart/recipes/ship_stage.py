@@ -79,7 +79,7 @@ def run_ship(context: Context[ShipStage]) -> None:
     page = [
         "# A start that ships with headstart",
         settings.about,
-        f"{written.length} vectors for `{written.base_model}`; taken by `--init headstart:` and this folder's name.",
+        f"{written.length} vectors for `{written.base_model}`; taken by `--init headstart:FOLDER`.",
         markdown_table(
             ["learned on", "from", "licence"],
             [[s.name, s.source, s.licence] for s in settings.sources],
@@ -88,7 +88,7 @@ def run_ship(context: Context[ShipStage]) -> None:
             ["measured on", "accuracy", "runs"],
             [[name, f"{metrics[name]:.3f}", str(len(found))] for name, found in values.items()],
         ),
-        "None of the target tasks' rows was learned from; the start's settings and budget are in `card.json`.",
+        "None of the target tasks' rows was learned from; settings and budget are in `card.json`.",
     ]
     write_whole(context.folder / "README.md", "\n\n".join(page) + "\n")
 

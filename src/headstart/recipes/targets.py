@@ -13,6 +13,7 @@ import numpy as np
 import pydantic
 
 from headstart.config import Settings
+from headstart.errors import DataError
 from headstart.recipes.stages import DataFile
 from headstart.tasks.example import Example
 from headstart.tasks.fewshot import draw_shots
