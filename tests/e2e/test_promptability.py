@@ -18,8 +18,9 @@ from headstart.recipes.engine import estimates, plan, run_recipe
 from headstart.recipes.kinds import KINDS
 from headstart.recipes.labelled_stage import LabelledSource, read_labelled, under_templates
 from headstart.recipes.prompted_stage import PromptedSet, PromptedStage, ask
+from headstart.recipes.prompted_table_stage import PromptedTableStage, page, summarise
 from headstart.recipes.recipe import load_recipe
-from headstart.recipes.results import read_results
+from headstart.recipes.results import Result, read_results
 from headstart.recipes.source_stages import read_source_rows
 from headstart.tasks.example import Example
 from headstart.tasks.paper_mixture import mixture_tasks
@@ -262,6 +263,28 @@ def test_stages_that_trained_no_model_or_no_prompt_are_told(place):
     ):
         with pytest.raises(UsageError, match=said):
             run_recipe(recipe(place, trains=trains, **changes), place / trains)
+
+
+def test_a_table_compares_its_rows_with_one_of_them():
+    """Gains first, then how far they are above the baseline's on the same rows, then accuracies."""
+
+    def summary(right):
+        told = {"chance": 0.5, "group": "nli", "set": "rte", "template": "a"}
+        judged = {"accuracy": sum(right) / 4, "macro_f1": 0.5, "right": right, "details": told}
+        return summarise([Result(target="rte/a", method="m", seed=1, **judged)])
+
+    cells = [{"results": r, "row": r, "column": "Deep"} for r in ("bare", "both", "same")]
+    found = {
+        (row, "Deep, 0-shot"): summary(right)
+        for row, right in (("bare", (1, 1, 0, 0)), ("both", (1, 1, 1, 0)), ("same", (1, 1, 0, 0)))
+    }
+    shown = page(found, PromptedTableStage(cells=cells, baseline="bare"))
+    gains, above, accuracies, _ = re.findall(r"((?:^\|.*\n)+)", shown, re.M)
+    assert "| bare | 0.0 [" in gains and "| both | 50.0 [" in gains
+    assert "| same | +0.0 [+0.0, +0.0] |" in above and "| both | +50.0 [+0.0, +" in above
+    assert "| both | 75.0 [" in accuracies and "bare" not in above
+    with pytest.raises(ValueError, match="row 'bare' comes twice in column 'Deep'"):
+        PromptedTableStage(cells=[cells[0], cells[0]])
 
 
 def test_a_plan_says_what_pretraining_takes(place):

@@ -214,7 +214,7 @@ def page(found: Mapping[tuple[str, str], Summary], settings: PromptedTableStage)
     if settings.baseline is not None:
         others = [row for row in rows if row != settings.baseline]
         said = f"Gain above '{settings.baseline}', on the same draws of rows."
-        parts[5:5] = [said, layout(gained, others)]
+        parts[4:4] = [said, layout(gained, others)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -61,6 +61,8 @@ def _figure(series: Series, x_label: str, title: str, log_x: bool) -> Any:
         axes.plot(xs, means, color=colour, marker=marker, markersize=5, label=name)
         low = [mean - spread for mean, spread in zip(means, spreads, strict=True)]
         high = [mean + spread for mean, spread in zip(means, spreads, strict=True)]
+        if len(xs) == 1:  # a band of no width shows nothing
+            axes.errorbar(xs, means, yerr=spreads, color=colour, capsize=3)
         axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     ticks = sorted({x for points in series.values() for x, _ in points})
     if log_x:
