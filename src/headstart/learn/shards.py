@@ -150,6 +150,7 @@ def whole(value: Any) -> Any:
     """Gather what is spread in nested dicts, lists and tuples; a collective operation.
 
     Example:
+        >>> import torch
         >>> whole({"a": [1, torch.ones(1)]})
         {'a': [1, tensor([1.])]}
     """
@@ -166,6 +167,7 @@ def spread_as(value: Any, weight: Tensor) -> Any:
     """Spread tensors that belong to a weight as that is spread: such of its shape alike, others whole.
 
     Example:
+        >>> import torch
         >>> spread_as((1, torch.ones(1)), torch.ones(1))
         (1, tensor([1.]))
     """
@@ -187,6 +189,7 @@ def settled(value: Any) -> Any:
     from a saved one adds up in the same order.
 
     Example:
+        >>> import torch
         >>> settled((1, torch.ones(1)))
         (1, tensor([1.]))
     """

@@ -244,7 +244,7 @@ def under_templates(
         >>> path = Path(tempfile.mkdtemp(), "templates.yaml")
         >>> entry = "{name: ask, answer_choices: no|||yes, jinja: '{{text}}? ||| {{answer_choices[label]}}'}"
         >>> _ = path.write_text("templates:\n  some-id: !Template " + entry)
-        >>> source = LabelledSource(file="a.jsonl", templates="templates.yaml")
+        >>> source = LabelledSource(file="a.jsonl", templates="templates.yaml", cut="drop")
         >>> (rows,) = under_templates([Example("a", {"text": "Wet"}, "1")], source, str(path)).values()
         >>> rows[0].fields["text"], rows[0].label
         ('Wet?', 'yes')
