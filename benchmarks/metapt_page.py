@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -38,6 +39,17 @@ Studies = Mapping[tuple[str, str], Sequence[Result]]
 """Results by study and stage."""
 
 
+def packed(result: Result) -> dict[str, Any]:
+    """Make a result's values, its marks as a row of 0 and 1."""
+    return result.model_dump() | {"right": "".join(str(int(mark)) for mark in result.right)}
+
+
+def unpacked(values: Mapping[str, Any]) -> Result:
+    return Result.model_validate(
+        {**values, "right": tuple(mark == "1" for mark in values["right"])}
+    )
+
+
 def gather(run: Path) -> dict[str, str]:
     """Read a run's results: a line for each, by what it is a result of."""
     study = yaml.safe_load((run / "recipe.yaml").read_text())["name"]
@@ -45,9 +57,8 @@ def gather(run: Path) -> dict[str, str]:
     for part in sorted(run.glob("*/parts/*.jsonl")):
         stage = part.parent.parent.name
         for result in read_results(part):
-            values = result.model_dump() | {"right": "".join(str(int(r)) for r in result.right)}
             key = json.dumps([study, stage, result.target, result.method, result.seed])
-            lines[key] = json.dumps({"study": study, "stage": stage, **values})
+            lines[key] = json.dumps({"study": study, "stage": stage, **packed(result)})
     return lines
 
 
@@ -62,8 +73,7 @@ def studies(lines: Iterator[str]) -> Studies:
     for line in lines:
         values = json.loads(line)
         key = values.pop("study"), values.pop("stage")
-        values["right"] = tuple(mark == "1" for mark in values["right"])
-        found.setdefault(key, []).append(Result.model_validate(values))
+        found.setdefault(key, []).append(unpacked(values))
     return found
 
 

@@ -13,10 +13,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.metapt_page import packed, unpacked
 from headstart.recipes.kinds import KINDS
-from headstart.recipes.prompted_table_stage import PromptedTableStage, page, summarise
+from headstart.recipes.prompted_table_stage import PromptedTableStage, page, summaries
 from headstart.recipes.recipe import load_recipe
 from headstart.recipes.results import Result, read_results
+from headstart.report.curves import COLOURS
 from headstart.report.pictures import drawing, save_pictures
 from headstart.report.results_table import markdown_table
 
@@ -25,7 +27,6 @@ RESULTS = ROOT / "docs/results/promptability.jsonl"
 PAGE = ROOT / "docs/results/promptability.md"
 PICTURES = ROOT / "docs/results/pictures"
 RECIPE = ROOT / "recipes/promptability/small.yaml"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 POINTS = 16
 """Points of a learning curve, each the mean of as many updates."""
 
@@ -35,9 +36,8 @@ def gather(run: Path) -> dict[str, str]:
     lines = {}
     for path in sorted(run.glob("*/results.jsonl")):
         for result in read_results(path):
-            values = result.model_dump() | {"right": "".join(str(int(r)) for r in result.right)}
             key = json.dumps([path.parent.name, result.target, result.method, result.seed])
-            lines[key] = json.dumps({"stage": path.parent.name, "result": values})
+            lines[key] = json.dumps({"stage": path.parent.name, "result": packed(result)})
     for path in sorted(run.glob("*/pretrain.json")):
         told, name = json.loads(path.read_text()), path.parent.name
         manifest = json.loads((path.parent / "manifest.json").read_text())
@@ -71,21 +71,13 @@ def results_of(lines: Iterator[str]) -> tuple[dict[str, list[Result]], dict[str,
         if "pretrained" in values:
             pretrained[values["stage"]] = values["pretrained"]
             continue
-        told = values["result"]
-        told["right"] = tuple(mark == "1" for mark in told["right"])
-        results.setdefault(values["stage"], []).append(Result.model_validate(told))
+        results.setdefault(values["stage"], []).append(unpacked(values["result"]))
     return results, pretrained
 
 
 def table(settings: PromptedTableStage, results: Mapping[str, Sequence[Result]]) -> str:
     """Lay out the cells that have results, as the stage does."""
-    found = {}
-    for cell in settings.cells:
-        mine = results.get(cell.results, ())
-        for shots in dict.fromkeys(r.labels.get("train", 0) for r in mine):
-            those = [r for r in mine if r.labels.get("train", 0) == shots]
-            place = cell.row, f"{cell.column}, {shots}-shot"
-            found[place] = summarise(those, settings.reading)
+    found = summaries(settings, results)
     if not found:
         return "Not run."
     body = page(found, settings).split("\n\n")

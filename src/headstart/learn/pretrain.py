@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +304,8 @@ class _PretrainRun:
         moved_PX = self.trainee.prompt_PX.detach() - self.start_PX
         return root_mean_square(moved_PX) / (root_mean_square(self.start_PX) or 1e-12)
 
-    def _values(self) -> dict[str, Any]:
+    @cached_property
+    def identity(self) -> dict[str, Any]:
         return {
             "settings": self.settings.model_dump(mode="json"),
             "seed": self.seed,
@@ -312,7 +314,7 @@ class _PretrainRun:
 
     def save(self, path: Path) -> None:
         found, trainee = self.found, self.trainee
-        values = self._values() | {
+        values = self.identity | {
             "steps": found.steps, "rows_seen": found.rows_seen,
             "tokens_seen": found.tokens_seen, "rows_cut": found.rows_cut, "log": found.log,
         }  # fmt: skip
@@ -344,7 +346,7 @@ class _PretrainRun:
     def load(self, path: Path) -> None:
         tensors, values = load_state(path)
         state = unflatten(tensors, values["state"])
-        check_same_run(path, values, self._values(), (state["start"], self.start_PX))
+        check_same_run(path, values, self.identity, (state["start"], self.start_PX))
         with torch.no_grad():
             for mine, saved in zip(self.trained, state["trained"], strict=True):
                 mine.copy_(spread_as(saved, mine))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.shards import layers_of
 from headstart.models.batches import SLOTS
 
 GIB = 2**30
@@ -46,16 +47,14 @@ class Shape:
             2
         """
         import torch
-        from transformers.modeling_layers import GradientCheckpointingLayer
 
         table_VH = network.get_input_embeddings().weight
         head = network.get_output_embeddings()
-        modules = list(network.modules())
-        linear = [m for m in modules if isinstance(m, torch.nn.Linear) and m is not head]
+        linear = [m for m in network.modules() if isinstance(m, torch.nn.Linear) and m is not head]
         return cls(
             weights=sum(weight.numel() for weight in network.parameters()),
             adapters=sum(m.in_features + m.out_features for m in linear),
-            layers=sum(isinstance(m, GradientCheckpointingLayer) for m in modules),
+            layers=len(layers_of(network)),
             hidden=table_VH.shape[1],
             vocabulary=table_VH.shape[0],
         )

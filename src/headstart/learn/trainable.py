@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from headstart.errors import UsageError
 from headstart.learn.optimizers import optimizer_of
 from headstart.learn.pretrain_settings import Pretrain
+from headstart.learn.shards import layers_of
 from headstart.models.base import BaseModel
 from headstart.seeds import derive_seed
 
@@ -66,11 +66,8 @@ def _checkpointing(network: Any, verb: str) -> None:
     """Have layers keep their inputs alone for the backward pass, which runs each of them once more."""
     newer = hasattr(network, f"activation_checkpointing_{verb}")  # transformers 5.20
     getattr(network, f"{'activation' if newer else 'gradient'}_checkpointing_{verb}")()
-    for module in network.modules():
-        if isinstance(module, GradientCheckpointingLayer):
-            module.training = (
-                verb == "enable"
-            )  # the layer's own, for its checkpoint; not its dropout's
+    for layer in layers_of(network):
+        layer.training = verb == "enable"  # its own, for its checkpoint; not its dropout's
 
 
 def _with_adapters(network: Any, rank: int, seed: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,8 +91,7 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
     """Train model and prompt; write the prompt, the model where it was trained, and the log."""
     settings = context.settings
     model = load_model(context.base_model)
-    reserve = settings.prompt_length if settings.train.trains != "model" else 0
-    limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
+    limits = limits_of(settings)
     cache = context.folder / CACHE
     encoded = encoded_tasks(
         model,
@@ -103,7 +103,7 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
     )
     space = space_of(model, settings.prompt_kind, settings.prompt_groups, settings.in_units)
     start_PX = None
-    if reserve:
+    if limits.reserve:
         generator = torch.Generator().manual_seed(derive_seed(context.seed, "prompt"))
         begin = initialiser(settings.init, model, (), settings.prompt_kind, settings.prompt_groups)
         start_PX = begin(settings.prompt_length, generator)
@@ -119,6 +119,17 @@ def run_pretrain(context: Context[PretrainStage]) -> None:
     if is_first():
         _write(context, model, found, encoded)
         shutil.rmtree(cache, ignore_errors=True)
+
+
+def limits_of(settings: PretrainStage) -> Limits:
+    """Say how long a row may be: beside the prompt, where there is one.
+
+    Example:
+        >>> limits_of(PretrainStage(rows="p3")).reserve
+        20
+    """
+    reserve = settings.prompt_length if settings.train.trains != "model" else 0
+    return Limits(settings.max_length, reserve, settings.eos, settings.max_target)
 
 
 def too_small(sizes: Mapping[str, int], train: Pretrain, seed: int) -> list[str]:
@@ -292,23 +303,29 @@ def estimate_pretrain(context: Context[PretrainStage]) -> str:
     settings = context.settings
     shape = Shape.of(skeleton(context.base_model))
     folder = context.inputs[settings.rows]
-    reserve = settings.prompt_length if settings.train.trains != "model" else 0
     source, target = float(settings.max_length), float(settings.max_target)
     how = "rows of full length, "
     if task_files(folder) is None and (folder / ROWS).is_file():
-        rows = read_source_rows(folder)
-        model = cached_model(context.base_model)
-        limits = Limits(settings.max_length, reserve, settings.eos, settings.max_target)
-        template = Template(settings.template)
-        some = model.encode([asked(template, r) for r in rows[:: 1 + len(rows) // SAMPLE]], limits)
-        source = reserve + sum(len(row.source) for row in some) / len(some)
-        target = sum(len(row.candidates[0]) for row in some) / len(some)
+        source, target = _mean_lengths(
+            context.base_model, folder, settings.template, limits_of(settings)
+        )
         how = f"rows of {source:.0f} and {target:.0f} tokens, "
     cost = cost_of(shape, settings.train, source, target, own_processes().num_processes)
     place = own_device()
     dtype = torch.bfloat16 if context.base_model not in TINY else torch.float32
     rate = matmul_rate(shape.hidden, 4 * shape.hidden, dtype, place)
     return how + cost.told(rate * own_processes().num_processes, settings.train.num_steps)
+
+
+@lru_cache(maxsize=16)  # stages of a recipe read the same rows
+def _mean_lengths(base_model: str, folder: Path, text: str, limits: Limits) -> tuple[float, float]:
+    """Tokens of a row's source, prompt included, and of its target, on average over a sample."""
+    rows, template = read_source_rows(folder), Template(text)
+    some = cached_model(base_model).encode(
+        [asked(template, row) for row in rows[:: 1 + len(rows) // SAMPLE]], limits
+    )
+    source = limits.reserve + sum(len(row.source) for row in some) / len(some)
+    return source, sum(len(row.candidates[0]) for row in some) / len(some)
 
 
 PRETRAIN = StageKind(

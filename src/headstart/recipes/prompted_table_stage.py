@@ -138,15 +138,35 @@ def summarise(results: Sequence[Result], reading: Reading = "groups") -> Summary
     return Summary(gains, fmean(sets.values()), sets, np.array(drawn))
 
 
+def summaries(
+    settings: PromptedTableStage, results: Mapping[str, Sequence[Result]]
+) -> dict[tuple[str, str], Summary]:
+    """Summarise the cells that have results, by row and column: a column for each number of shots.
+
+    Args:
+        settings: The table's.
+        results: Of the stages, by name.
+
+    Example:
+        >>> cell = {"results": "prompted", "row": "T0", "column": "Deep"}
+        >>> summaries(PromptedTableStage(cells=[cell]), {})
+        {}
+    """
+    found = {}
+    for cell in settings.cells:
+        every = results.get(cell.results, ())
+        for shots in dict.fromkeys(result.labels.get("train", 0) for result in every):
+            mine = [result for result in every if result.labels.get("train", 0) == shots]
+            found[cell.row, f"{cell.column}, {shots}-shot"] = summarise(mine, settings.reading)
+    return found
+
+
 def run_prompted_table(context: Context[PromptedTableStage]) -> None:
     """Write ``table.md``: gains and accuracies in Table 1's layout, then every reading and every set."""
     settings = context.settings
-    found: dict[tuple[str, str], Summary] = {}
-    for cell in settings.cells:
-        results = read_results(context.inputs[cell.results] / "results.jsonl")
-        for shots in dict.fromkeys(result.labels.get("train", 0) for result in results):
-            mine = [result for result in results if result.labels.get("train", 0) == shots]
-            found[cell.row, f"{cell.column}, {shots}-shot"] = summarise(mine, settings.reading)
+    stages = {str(cell.results) for cell in settings.cells}
+    results = {stage: read_results(context.inputs[stage] / "results.jsonl") for stage in stages}
+    found = summaries(settings, results)
     if not found:
         raise DataError("no result to show; run the stages that make them")
     write_whole(context.folder / "table.md", page(found, settings))
